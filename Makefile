@@ -1,0 +1,51 @@
+# Every target makes the environment first when it is missing. Nothing is needed but Python 3.11 to 3.13 and make.
+#   make quickstart                       train a small model, find its neurons, write a report (about 6 minutes)
+#   make quickstart SENTENCE="I love it"  the same, and colours your sentence
+#   make test                             every library notebook, then pytest
+#   make lab                              JupyterLab with the quickstart opened
+#   make readme / make results            rebuild README.md / RESULTS.md from notebooks and run folders
+#   make bench                            the slow tests (a 2 GB corpus, many kills)
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?=
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export SENTNB_SENTENCE := $(value SENTENCE)
+export JUPYTER_PLATFORM_DIRS := 1
+
+.PHONY: quickstart test lab readme results bench setup export
+
+quickstart: $(READY)
+	@if [ -n "$$SENTNB_SENTENCE" ]; then $(BIN)/sentnb run quickstart -p sentence "$$SENTNB_SENTENCE"; else $(BIN)/sentnb run quickstart; fi
+
+test: $(READY)
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+bench: $(READY)
+	$(BIN)/python -m pytest -m slow tests
+
+lab: $(READY)
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (sentnb)"
+	$(BIN)/jupyter lab nbs/experiments/quickstart.ipynb
+
+readme: $(READY)
+	$(BIN)/python -m sentnb.viz.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
+
+results: $(READY)
+	$(BIN)/python -m sentnb.viz.pages results
+
+export: $(READY)
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+
+setup: $(READY)
+	$(BIN)/nbdev_install_hooks
+
+$(READY): requirements.txt settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "sentnb needs Python 3.11 to 3.13: try make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)")
+	@touch $(READY)
