@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOMS', 'notebook_folders', 'available_notebooks', 'find_notebook', 'Parameter', 'declared', 'check', 'from_text',
-           'parameter_file', 'scrub', 'tidy', 'run_notebook', 'copy_notebooks']
+           'parameter_file', 'scrub', 'tidy', 'quiet_kernel', 'run_notebook', 'copy_notebooks']
 
 # %% ../nbs/execute.ipynb #b3e64118
 import ast, importlib.util, os, shutil, sys
@@ -119,13 +119,21 @@ def _ending(error: BaseException, run: Run) -> tuple[str, str]:
     if error.ename == "SentnbError": return "failed", error.evalue
     return "failed", f"cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
 
-# %% ../nbs/execute.ipynb #cc849e84
+# %% ../nbs/execute.ipynb #6e973ed2
+def quiet_kernel(log: Path): # where the kernel process's own complaints go
+    "A kernel manager whose kernels write their raw standard error to a file: it belongs to the process, not to the notebook."
+    from jupyter_client import AsyncKernelManager
+    class QuietKernel(AsyncKernelManager):
+        async def start_kernel(self, **kwargs):
+            with open(log, "ab") as err: return await super().start_kernel(**kwargs, stderr=err)
+    return QuietKernel
+
 def _execute(notebook: Path, run: Run, params: dict):
     "Let papermill execute `notebook` into the run folder; what the cells print is passed on."
     import papermill
     os.environ["SENTNB_RUN"] = str(run.folder.resolve())
     try: papermill.execute_notebook(notebook, run.folder / "notebook.ipynb", parameters=params, progress_bar=False, stdout_file=sys.stdout,
-                                    stderr_file=sys.stderr, log_output=False, request_save_on_cell_execute=True)
+                                    stderr_file=sys.stderr, log_output=False, kernel_manager_class=quiet_kernel(run.log_folder / "kernel.log"))
     finally: del os.environ["SENTNB_RUN"]
 
 def run_notebook(name: str,                 # "quickstart", or a path
@@ -144,6 +152,7 @@ def run_notebook(name: str,                 # "quickstart", or a path
         _wrap_up(run)
         raise SentnbError(f"{run.experiment} {state}: {scrub(sentence)} (run folder: runs/{run.experiment}/{run.name})") from None
     _wrap_up(run)
+    (run.log_folder / "kernel.log").unlink(missing_ok=True)
     run.finish()
     return run
 
