@@ -135,13 +135,14 @@ def csv_reader(lines: Iterable[str], format: str):
     csv.field_size_limit(RECORD_LIMIT)
     return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if format == "tsv" else csv.reader(lines)
 
-# %% ../../nbs/data/reading.ipynb #de133a62
+# %% ../../nbs/data/reading.ipynb #8a96e0dc
 def read_blocks(path: str | Path,        # a data file
                 encoding: str = "utf-8", # of its text
                 size: int = 2**20,       # bytes of a block, about
+                format: str = "",        # "json", "csv" or "tsv"; "": as the name says
                ) -> Iterator[Block]:
     "A file as blocks of whole records. Raises `SentnbError` when it is absent, damaged, or of no known format."
-    file, format, line, header = Path(path).name, file_format(path), 1, None
+    file, format, line, header = Path(path).name, format or file_format(path), 1, None
     pieces = chunks(path, encoding, size)
     if format == "json":
         first = next(pieces, b"")
