@@ -23,7 +23,7 @@ def snapshot(state): # tensors, plain values, and dicts, lists or tuples of them
     if isinstance(state, (list, tuple)): return type(state)(snapshot(v) for v in state)
     return state
 
-# %% ../../nbs/training/checkpoints.ipynb #a20e0338
+# %% ../../nbs/training/checkpoints.ipynb #cdc1ee76
 def rng_state() -> dict:
     "The state of all four random generators."
     kind, keys, *rest = np.random.get_state()
@@ -34,7 +34,7 @@ def set_rng_state(state: dict): # what `rng_state` returned
     "Put all random generators back."
     kind, keys, *rest = state["numpy"]
     torch.set_rng_state(state["torch"])
-    if state["cuda"]: torch.cuda.set_rng_state_all(state["cuda"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0: torch.cuda.set_rng_state_all(state["cuda"])
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
