@@ -67,11 +67,12 @@ def gather(self: World, value: Any) -> list | None: # one value a rank on rank 0
     dist.gather_object(value, values)
     return values
 
-# %% ../../nbs/training/distributed.ipynb #1d42c90d
-def die_with_parent(sig: int = signal.SIGKILL): # what to receive when the parent process ends
+# %% ../../nbs/training/distributed.ipynb #436e571f
+def die_with_parent(sig: int = signal.SIGKILL,  # what to receive when the parent process ends
+                    parent: int | None = None): # its number, if it may have ended already
     "Do not outlive the process that started this one (Linux; elsewhere nothing happens)."
     if not sys.platform.startswith("linux"): return
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None).prctl(1, int(sig))      # PR_SET_PDEATHSIG, see prctl(2)
     if os.getppid() != parent: os.kill(os.getpid(), sig)
 

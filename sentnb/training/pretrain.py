@@ -361,17 +361,18 @@ def check_settings(config: PretrainConfig):
     for name in ("steps", "schedule_steps", "eval_every", "save_every", "clip", "loss_scale", "max_restarts", "time_limit_minutes"):
         if getattr(config, name) < 0: raise SentnbError(f"{name} must not be negative, and is {getattr(config, name)}")
 
-# %% ../../nbs/training/pretrain.ipynb #5f24d6b0
-def run_of(path: Path,             # a parameter file
+# %% ../../nbs/training/pretrain.ipynb #c2347493
+def run_of(path: Path,             # a parameter file, absolute
            config: PretrainConfig, # what it says
           ) -> Run:
-    "The run that belongs to a parameter file. Rank 0 begins it, or takes it up; the others only look at it."
+    "The run that belongs to a parameter file. Rank 0 begins it, or takes it up; the others only look at it. Raises `SentnbError` when it is taken."
     inside = (path.parent/"status.json").exists()
-    root, experiment, name = (path.parents[2], path.parents[1].name, path.parent.name) if inside else (runs_root(), "pretrain", path.stem)
-    run = Run(root/experiment/name)
-    mine = os.environ.get("SENTNB_RUN") and Path(os.environ["SENTNB_RUN"]).resolve() == run.folder.resolve()
-    if mine or int(os.environ.get("RANK", 0)): return run
-    return Run.create(experiment, dataclasses.asdict(config), name, root)
+    run = Run(path.parent if inside else runs_root()/"pretrain"/path.stem)
+    opened = os.environ.get("SENTNB_RUN")
+    if int(os.environ.get("RANK", 0)) or (opened and Path(opened).resolve() == run.folder.resolve()): return run
+    if inside and run.state in ("finished", "running"):
+        raise SentnbError(f"run {run.experiment}/{run.name} is {run.state}: copy {path.name} elsewhere for a new run")
+    return run if inside else Run.create("pretrain", dataclasses.asdict(config), path.stem)
 
 # %% ../../nbs/training/pretrain.ipynb #ed8bfb20
 @record
