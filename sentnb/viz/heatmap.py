@@ -26,20 +26,22 @@ def _palette(n: int) -> list[str]:
 
 SHADES = _palette(N_SHADES)  # from most negative to most positive
 
-# %% ../../nbs/viz/heatmap.ipynb #638f85ed
-def shade(values: np.ndarray, # any shape
-          limit: float,       # the value that gets the last colour, > 0
-         ) -> np.ndarray:     # int, 0 … N_SHADES-1; zero lies in the middle
-    "Which of the `SHADES` each value has on a scale from -limit to +limit."
-    return np.rint((np.clip(values / limit, -1, 1) + 1) / 2 * (N_SHADES - 1)).astype(int)
+# %% ../../nbs/viz/heatmap.ipynb #8820b7af
+def shade(values: np.ndarray,  # any shape
+          limit: float,        # distance from the centre that gets the last colour, > 0
+          centre: float = 0.,  # the value that is white
+         ) -> np.ndarray:      # int, 0 … N_SHADES-1; the centre lies in the middle
+    "Which of the `SHADES` each value has on a scale from centre - limit to centre + limit."
+    return np.rint((np.clip((values - centre) / limit, -1, 1) + 1) / 2 * (N_SHADES - 1)).astype(int)
 
-# %% ../../nbs/viz/heatmap.ipynb #e78610a3
+# %% ../../nbs/viz/heatmap.ipynb #994959cf
 def common_limit(*values: np.ndarray,   # the traces of all texts that will be compared
+                 centre: float = 0.,    # the value that is white
                  quantile: float = .99, # share of the values that lie within the scale
                 ) -> float:             # for `limit`; 1 where nothing moves at all
-    "One symmetric limit for several traces."
-    magnitude = np.abs(np.concatenate([np.ravel(v) for v in values]))
-    return float(np.quantile(magnitude, quantile)) or 1.
+    "One limit for several traces, the same on both sides of the centre."
+    distance = np.abs(np.concatenate([np.ravel(v) for v in values]) - centre)
+    return float(np.quantile(distance, quantile)) or 1.
 
 # %% ../../nbs/viz/heatmap.ipynb #83b7c63d
 def _glyph(char: str) -> str:
@@ -59,14 +61,17 @@ def _spans(text: str, shades: Sequence[int]) -> str:
         at += 1 + extra
     return "".join(out)
 
-# %% ../../nbs/viz/heatmap.ipynb #52589c3d
-def _legend(values: np.ndarray, limit: float, quantity: str) -> str:
+# %% ../../nbs/viz/heatmap.ipynb #e5112173
+def _number(value: float) -> str: return f"{value:+.3g}".replace("-", "−") if value else "0"
+
+def _legend(values: np.ndarray, limit: float, centre: float, quantity: str) -> str:
     "The colour scale in words and in colour."
-    low, high = (values.min(), values.max()) if len(values) else (0., 0.)
+    first, white, last = map(_number, (centre - limit, centre, centre + limit))
+    low, high = map(_number, (values.min(), values.max()) if len(values) else (0., 0.))
     return (f'<div class=scale><div class=strip style="background:linear-gradient(to right,{",".join(SHADES[::4])})"></div>'
-            f"<div class=ticks><span>−{limit:.3g}</span><span>0</span><span>+{limit:.3g}</span></div>"
-            f"<div>{html.escape(quantity)}: blue −{limit:.3g}, white 0, orange +{limit:.3g}; values beyond have the end colours. "
-            f"Here from {low:+.3g} to {high:+.3g}.</div></div>")
+            f"<div class=ticks><span>{first}</span><span>{white}</span><span>{last}</span></div>"
+            f"<div>{html.escape(quantity)}: blue {first}, white {white}, orange {last}; values beyond have the end colours. "
+            f"Here from {low} to {high}.</div></div>")
 
 # %% ../../nbs/viz/heatmap.ipynb #3e5faa19
 _SCRIPT = """(()=>{for(const root of document.querySelectorAll('[data-heat="ID"]:not([data-ready])')){
@@ -90,15 +95,16 @@ _STYLE = (".heat{color:#111;background:#fff;padding:.6rem 0;font:13px/1.5 system
           ".heat .scale{color:#333}.heat .strip{height:.7em;width:18em;border:1px solid #999}.heat .ticks{width:18em;display:flex;justify-content:space-between}"
           + "".join(f".heat .k{i}{{background:{c}}}" for i, c in enumerate(SHADES)))
 
-# %% ../../nbs/viz/heatmap.ipynb #84f195ce
+# %% ../../nbs/viz/heatmap.ipynb #b00064e9
 class Heatmap:
     "Text coloured by one value per UTF-8 byte. Raises `SentnbError` when values and bytes do not match."
     def __init__(self,
                  text: str,                     # what to colour
                  values: np.ndarray,            # (bytes of text,) as `LanguageModel.trace` gives them
-                 limit: float = 1.,             # the scale runs from -limit to +limit
+                 limit: float = 1.,             # the scale runs from centre - limit to centre + limit
                  title: str = "",               # printed above
                  quantity: str = "cell state",  # what the values are
+                 centre: float = 0.,            # the value that is white
                 ):
         values = np.asarray(values, dtype="<f4").ravel()
         try: n_bytes = len(text.encode())
@@ -106,7 +112,8 @@ class Heatmap:
         if len(values) != n_bytes: raise SentnbError(f"{len(values)} values cannot colour {n_bytes} bytes of text: there must be one value per UTF-8 byte")
         if not np.isfinite(values).all(): raise SentnbError("the values hold NaN or infinity: a colour needs finite numbers")
         if not limit > 0: raise SentnbError(f"the limit of a colour scale must be above 0, not {limit}")
-        self.text, self.values, self.limit, self.title, self.quantity = text, values, float(limit), title, quantity
+        self.text, self.values, self.title, self.quantity = text, values, title, quantity
+        self.limit, self.centre = float(limit), float(centre)
 
     def _repr_html_(self) -> str:
         data = [base64.b64encode(b).decode() for b in (self.text.encode(), self.values.tobytes())]
@@ -114,9 +121,9 @@ class Heatmap:
         name = html.escape(self.title or self.quantity)
         return (f'<style>{_STYLE}</style><div class=heat data-heat="{key}" data-bytes="{data[0]}" data-values="{data[1]}"><div class=name>{html.escape(self.title)}</div>'
                 f'<div class=text tabindex=0 role=group aria-label="{name}; {len(self.values)} bytes; arrow keys read the values">'
-                f"{_spans(self.text, shade(self.values, self.limit))}</div>"
+                f"{_spans(self.text, shade(self.values, self.limit, self.centre))}</div>"
                 f'<div class=read aria-live=polite>Point at a character, or click it and use the arrow keys.</div>'
-                f"{_legend(self.values, self.limit, self.quantity)}</div><script>{_SCRIPT.replace('ID', key)}</script>")
+                f"{_legend(self.values, self.limit, self.centre, self.quantity)}</div><script>{_SCRIPT.replace('ID', key)}</script>")
 
 # %% ../../nbs/viz/heatmap.ipynb #a9c80aff
 def save_page(path: str | Path,         # the HTML file to write
