@@ -53,28 +53,28 @@ def mcnemar(first,  # (N,) right or wrong
     b, c = int((first > second).sum()), int((second > first).sum())
     return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.)
 
-# %% ../../nbs/tasks/statistics.ipynb #0d331a37
+# %% ../../nbs/tasks/statistics.ipynb #7bae1228
 def breakdown(texts: list[str],               # (N,) texts
               scores,                         # (N,) between 0 and 1
               group: Callable[[str], str],    # names the group of a text
-             ) -> list[dict]:                 # a row a group: group, n, accuracy, low, high; sorted by name
+             ) -> list[dict]:                 # a row a group: group, n, accuracy, low, high; by the number that the name begins with, then by name
     "Accuracy, with its interval, of each group of texts."
     names, scores = np.array([group(t) for t in texts]), np.asarray(scores, dtype=float)
     rows = []
-    for name in np.unique(names):
+    for name in sorted(set(names), key=lambda name: (int((re.match(r"\d+", name) or [0])[0]), name)):
         mine = scores[names == name]
         low, high = bootstrap_interval(mine)
         rows.append(dict(group=str(name), n=len(mine), accuracy=float(mine.mean()), low=low, high=high))
     return rows
 
-# %% ../../nbs/tasks/statistics.ipynb #e92481bf
+# %% ../../nbs/tasks/statistics.ipynb #ef8cbaf7
 def length_quarters(texts: list[str] # (N,) texts whose lengths set the cuts
                    ) -> Callable[[str], str]:
     "A grouping into four lengths of about equally many texts, named by their range in bytes."
     lengths = np.array([len(t.encode()) for t in texts])
     cuts = np.unique(np.quantile(lengths, [.25, .5, .75]).astype(int))
     edges = [0, *cuts, max(lengths.max(), cuts[-1] + 1)]
-    names = [f"{a + 1:5d} to {b:5d} bytes" for a, b in zip(edges, edges[1:])]
+    names = [f"{a + 1} to {b} bytes" for a, b in zip(edges, edges[1:])]
     return lambda text: names[min(int(np.searchsorted(cuts, len(text.encode()))), len(names) - 1)]
 
 # %% ../../nbs/tasks/statistics.ipynb #6ec49124
