@@ -53,11 +53,11 @@ def stop(process: subprocess.Popen,
     except (subprocess.TimeoutExpired, KeyboardInterrupt): os.killpg(process.pid, signal.SIGKILL)
     finally: process.wait()
 
-# %% ../../nbs/training/launch.ipynb #6d1c854d
+# %% ../../nbs/training/launch.ipynb #f6a4fb53
 BLOCK = re.compile(r"rank\s+: (\d+) \(local_rank: (\d+)\)\s+exitcode\s+: (-?\d+)")
 LOST = re.compile(r"closed by peer|Connection reset|Broken pipe|timed out|Timed out|in vain", re.I)
 
-def rank_log(run: Run, local_rank: int | str, lines: int = 25) -> str:
+def rank_log(run: Run, local_rank: int | str, lines: int = 40) -> str:
     "The end of what a rank wrote in its last attempt: its errors, or else its output."
     attempts = sorted((run.log_folder/"ranks").glob(f"*/attempt_*/{local_rank}"), key=lambda p: p.stat().st_mtime)
     logs = [attempts[-1]/name for name in ("stderr.log", "stdout.log")] if attempts else []

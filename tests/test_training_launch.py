@@ -1,0 +1,112 @@
+"Processes that die, cells that are interrupted, kernels that are killed, nodes that are lost: bounded, explained, nobody left behind."
+import dataclasses, os, signal, socket, subprocess, sys, threading, time
+from pathlib import Path
+
+import pytest
+from sentnb.core import SentnbError, write_yaml
+from sentnb.runs import Run
+from sentnb.training.launch import launch
+from sentnb.training.pretrain import pretrain
+from training_tools import child_env, curve, make_corpus, new_run, processes_of, same_weights, settings, wait_for
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus")/"tiny")
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch): monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+def endless(corpus, **changes): return settings(corpus, **dict(steps=10**6, nproc=2, eval_every=0, log_every=2, save_every=5, timeout_seconds=20.) | changes)
+
+def kill_rank_when(run, rank, step):
+    "Kill a rank once the run has logged `step`."
+    def wait_and_kill():
+        wait_for(lambda: run.status.get("step", 0) >= step and rank in processes_of(run), what=f"step {step}")
+        os.kill(processes_of(run)[rank], signal.SIGKILL)
+    thread = threading.Thread(target=wait_and_kill); thread.start()
+    return thread
+
+def test_killed_rank_is_named(corpus, tmp_path):
+    config = endless(corpus)
+    run = new_run(tmp_path, "killed", config)
+    thread = kill_rank_when(run, 1, 6)
+    with pytest.raises(SentnbError, match=r"rank 1 was killed by signal 9 \(SIGKILL\); the end of its log"): launch(config, run)
+    thread.join()
+    assert run.state == "failed" and "rank 1" in run.status["message"] and not processes_of(run)
+
+@pytest.mark.slow
+def test_traceback_of_a_rank(corpus, tmp_path, monkeypatch):
+    (tmp_path/"probe_that_breaks.py").write_text("def probe(lm, step): return {}['no such key']\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = endless(corpus, probe="probe_that_breaks.probe", eval_every=4)
+    run = new_run(tmp_path, "broken", config)
+    with pytest.raises(SentnbError, match="(?s)rank 0 ended with an error.*Traceback.*probe_that_breaks.*KeyError: 'no such key'"): launch(config, run)
+
+@pytest.mark.slow
+def test_restart_goes_on(corpus, tmp_path):
+    "With one restart allowed, a killed rank costs time and nothing else."
+    config = endless(corpus, steps=60, max_restarts=1)
+    straight, broken = (new_run(tmp_path, name, config) for name in ("straight", "broken"))
+    launch(config, straight)
+    thread = kill_rank_when(broken, 1, 20)
+    assert launch(config, broken).step == 60
+    thread.join()
+    assert same_weights(straight, broken, 60) and curve(straight) == curve(broken)
+
+PARENT = """
+import sys, dataclasses
+from sentnb.core import from_dict
+from sentnb.runs import Run
+from sentnb.training.launch import launch
+from sentnb.training.pretrain import PretrainConfig
+run = Run.open(sys.argv[1])
+launch(from_dict(PretrainConfig, run.params()), run)
+"""
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_nobody_is_left_behind(corpus, tmp_path, sig):
+    "Interrupting the launching process (a notebook's kernel), or killing it, ends all; after an interrupt the last step is saved."
+    config = endless(corpus, save_every=0)
+    run = new_run(tmp_path, "parent", config)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(run.folder)], env=child_env(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        wait_for(lambda: run.status.get("step", 0) >= 4 and len(processes_of(run)) == 2, what="a training to interrupt")
+        parent.send_signal(sig)
+        parent.wait(60)
+        wait_for(lambda: not processes_of(run), 45, "all processes to end")
+    finally: parent.kill(); parent.stderr.close()
+    assert (run.checkpoint_folder/"latest").exists()
+
+def agent(config, run, port, logs):
+    "torchrun for one of two nodes, one process each."
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=0", f"--rdzv-endpoint=127.0.0.1:{port}",
+               "--rdzv-backend=c10d", "--rdzv-id=two", "--rdzv-conf=join_timeout=60,last_call_timeout=1,timeout=20", "--local-addr=127.0.0.1",
+               "-m", "sentnb.training.pretrain", str(run.folder/"params.yaml")]
+    return subprocess.Popen(command, env=child_env(SENTNB_RUN=str(run.folder.resolve())), stdout=open(logs, "w"), stderr=subprocess.STDOUT, start_new_session=True)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_node", [False, True])
+def test_two_nodes(corpus, tmp_path, whole_node):
+    "Two agents on one machine. What does not host the store is killed, its process alone or the whole node: the other ends in bounded time; both again finish."
+    config = endless(corpus, steps=120, timeout_seconds=15.)
+    run = new_run(tmp_path, "nodes", config)
+    write_yaml(run.folder/"params.yaml", dataclasses.asdict(config))
+    with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
+    first = agent(config, run, port, tmp_path/"first.log"); time.sleep(1)
+    second = agent(config, run, port, tmp_path/"second.log")
+    try:
+        wait_for(lambda: run.status.get("step", 0) >= 20, 90, "both nodes to train")
+        guest = next(pid for pid in processes_of(run).values() if f"PPid:\t{second.pid}\n" in Path(f"/proc/{pid}/status").read_text())
+        began = time.monotonic()
+        if whole_node: os.kill(second.pid, signal.SIGKILL)
+        else: os.kill(guest, signal.SIGKILL)
+        first.wait(90); second.wait(90)
+        assert first.returncode != 0 and not processes_of(run) and time.monotonic() - began < 90
+        if not whole_node: assert "SIGKILL" in (tmp_path/"second.log").read_text()
+    finally: [p.poll() is None and os.killpg(p.pid, signal.SIGKILL) for p in (first, second)]
+    agents = [agent(config, run, port, tmp_path/"again.log") for _ in range(2)]
+    assert [a.wait(120) for a in agents] == [0, 0]
+    alone = new_run(tmp_path, "alone", dataclasses.replace(config, nproc=1))
+    pretrain(dataclasses.replace(config, nproc=1), alone)
+    assert abs(run.metrics("val").loss.iloc[-1] - alone.metrics("val").loss.iloc[-1]) < 1e-4
