@@ -22,7 +22,7 @@ from .probes import PROPERTIES
 from .transfer import Split, TransferResult
 from ..training.pretrain import PretrainConfig
 
-# %% ../../nbs/tasks/quickstart.ipynb #f7a31237
+# %% ../../nbs/tasks/quickstart.ipynb #c7c066c7
 @dataclass(frozen=True)
 class QuickstartConfig:
     "What the quickstart may be told."
@@ -32,7 +32,7 @@ class QuickstartConfig:
     embedding_size: int = 64       # width of the byte vectors
     batch_size: int = 32           # rows read side by side
     seq_len: int = 64              # bytes between two updates; the state is carried on
-    lr: float = 5e-3               # at the start; falls to zero in a straight line
+    lr: float = 1e-2               # at the start; falls to zero in a straight line
     train_documents: int = 4500    # reviews to train on, each read once: about 6 MB
     curve_documents: int = 100     # held-out reviews scored along the way, for the curve
     heldout_documents: int = 900   # held-out reviews scored at the end: more than 1 MB

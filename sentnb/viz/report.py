@@ -27,7 +27,7 @@ def without_bars(text: str) -> str:
     "Drop the lines of progress bars that arrived at 100 %; one that stopped before shows where."
     return re.sub(r"^.*\b100%\|.*\|.*(?:\n|\Z)", "", text, flags=re.M)
 
-# %% ../../nbs/viz/report.ipynb #1f711c58
+# %% ../../nbs/viz/report.ipynb #fe220d9d
 def _joined(outputs):
     "Neighbouring pieces of the same stream as one output."
     whole = []
@@ -47,6 +47,7 @@ def tidy(notebook: nbformat.NotebookNode, # an executed notebook
         for output in cell.outputs:
             if output.output_type == "stream": output.text = without_bars(last_drawn(output.text))
             for kind in [k for k in output.get("data", {}) if "widget" in k]: del output.data[kind]
+        cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
     return notebook
 
 # %% ../../nbs/viz/report.ipynb #1911d9a1

@@ -1,0 +1,108 @@
+"The whole quickstart with tiny settings, through the command that users type, and what it leaves behind."
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sentnb.core import from_dict, read_yaml
+from sentnb.execute import declared, find_notebook, parameter_file
+from sentnb.runs import Run
+from sentnb.tasks.quickstart import QuickstartConfig
+
+SENTENCE = "A café so \"fine\" (they said): <b>dull</b>!"
+
+
+def sentnb(*args, cwd):
+    "The command line, in a folder that is no checkout, with every warning of ours an error to look for."
+    command = [sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main(sys.argv[1:]))", *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=500, env=os.environ | dict(OMP_NUM_THREADS="1"))
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    "One tiny run, shared by the tests below."
+    home = tmp_path_factory.mktemp("somewhere")
+    done = sentnb("run", "quickstart", "-f", "tiny", "-p", "sentence", SENTENCE, "--name", "tiny", cwd=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Run.open(home / "runs" / "quickstart" / "tiny"), done
+
+
+def test_the_parameters_cell_lists_exactly_the_fields():
+    known = declared(find_notebook("quickstart"))
+    fields = {f.name: f.default for f in dataclasses.fields(QuickstartConfig)}
+    assert list(known) == list(fields)
+    assert {name: p.default for name, p in known.items()} == fields
+    tiny = read_yaml(parameter_file(find_notebook("quickstart"), "tiny"))
+    assert from_dict(QuickstartConfig, tiny).hidden_size == tiny["hidden_size"]
+
+
+def test_the_run_folder_is_complete(quickstart):
+    run, _ = quickstart
+    for name in ("params.yaml", "env.json", "metrics.jsonl", "status.json", "results.json", "notebook.ipynb", "report.html"):
+        assert (run.folder / name).stat().st_size > 0, name
+    assert run.state == "finished" and run.params()["sentence"] == SENTENCE
+    metrics = run.metrics()
+    assert {"train", "val"} <= set(metrics.split) and metrics.bits_per_character.notna().all()
+    assert run.status["step"] == metrics.step.max() > 0
+    assert metrics[metrics.split == "train"].step.is_monotonic_increasing
+    for name in ("notebook.ipynb", "report.html"): assert (run.folder / name).stat().st_size < 1_000_000
+
+
+def test_the_figures_agree_with_each_other(quickstart):
+    run, done = quickstart
+    results = run.results()
+    rows = {row[""]: row for row in results["table"]}
+    for name, bits in results["bits_per_character"].items(): assert rows[name]["bits per character"] == f"{bits:.3f}"
+    for name in ("bz2", "xz", "zstd", "order-4 byte counts", "bag of words", "majority"): assert name in rows
+    ours = next(iter(results["bits_per_character"]))
+    sentiment = results["sentiment"][ours]
+    assert rows[ours]["sentiment accuracy (%)"] == f"{100 * sentiment['accuracy']:.1f}"
+    assert rows[ours]["best unit alone (%)"] == f"{100 * sentiment['neuron_accuracy']:.1f}"
+    assert all(name in done.stdout for name in rows) and "report: runs/quickstart/tiny/report.html" in done.stdout
+    assert {p["property"] for p in results["probes"][ours]} >= {"capital letter", "letters so far in the word"}
+
+
+def test_the_report_shows_the_readers_sentence_and_needs_no_network(quickstart):
+    run, _ = quickstart
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "http" not in page and page.count("data:image/png;base64,") >= 5 and len(re.findall(r"<div class=\"?heat", page)) >= 6
+    colours = re.split(r"<div[^>]* class=\"?text[^>]*>", page.split("8. Your own sentence")[1])[1].split("</div>")[0]
+    assert colours.count("<span") == len(SENTENCE.encode())
+    assert "is no sentiment neuron" in page or "is a sentiment neuron" in page
+
+
+def test_nothing_was_complained_of_and_no_folder_of_this_machine_is_named(quickstart):
+    run, done = quickstart
+    notebook = nbformat.read(run.folder / "notebook.ipynb", 4)
+    errors = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error" or o.get("name") == "stderr"]
+    assert not errors and "Warning" not in done.stdout + done.stderr
+    for name in ("notebook.ipynb", "report.html", "results.json", "metrics.jsonl", "env.json", "params.yaml"):
+        text = (run.folder / name).read_text(encoding="utf-8")
+        assert str(run.folder.parents[2]) not in text and str(Path.home()) + "/" not in text, name
+
+
+def test_nothing_is_scored_that_was_trained_on(quickstart):
+    run, _ = quickstart
+    texts = {row["part"]: row["documents"] for row in run.results()["texts"]}
+    assert texts["reviews: train"] == 40 and texts["reviews: heldout"] == 12
+    assert json.loads((run.folder / "data" / "manifest.json").read_text())["splits"]["train"]["documents"] == 40
+
+
+@pytest.mark.parametrize("parameter, value, message", [
+    ("hiden_size", "8", "unknown parameter 'hiden_size' (did you mean 'hidden_size'?)"),
+    ("hidden_size", "big", "parameter 'hidden_size' must be int"),
+    ("checkpoint", "no/such/folder", "there is no model 'no/such/folder'"),
+    ("train_documents", "90000", "documents are asked for"),
+])
+def test_mistakes_end_with_one_sentence_before_training(tmp_path, parameter, value, message):
+    done = sentnb("run", "quickstart", "-f", "tiny", "-p", parameter, value, "--name", "wrong", cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("sentnb: ") and done.stderr.strip().count("\n") == 0
+    run = tmp_path / "runs" / "quickstart" / "wrong"
+    assert not (run / "metrics.jsonl").exists() and (not run.exists() or Run.open(run).state == "failed")
