@@ -11,7 +11,9 @@ import nbformat
 import pytest
 
 from sentnb.core import from_dict, read_yaml
+from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import declared, find_notebook, parameter_file
+from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.runs import Run
 from sentnb.tasks.quickstart import QuickstartConfig
 
@@ -26,9 +28,10 @@ def sentnb(*args, cwd):
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    "One tiny run, shared by the tests below."
+    "One tiny run with a second model beside, shared by the tests below."
     home = tmp_path_factory.mktemp("somewhere")
-    done = sentnb("run", "quickstart", "-f", "tiny", "-p", "sentence", SENTENCE, "--name", "tiny", cwd=home)
+    LanguageModel(LMConfig(hidden_size=12, embedding_size=4), CharTokenizer()).save(home / "other")
+    done = sentnb("run", "quickstart", "-f", "tiny", "-p", "sentence", SENTENCE, "-p", "checkpoint", "other", "--name", "tiny", cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
     return Run.open(home / "runs" / "quickstart" / "tiny"), done
 
@@ -60,7 +63,8 @@ def test_the_figures_agree_with_each_other(quickstart):
     rows = {row[""]: row for row in results["table"]}
     for name, bits in results["bits_per_character"].items(): assert rows[name]["bits per character"] == f"{bits:.3f}"
     for name in ("bz2", "xz", "zstd", "order-4 byte counts", "bag of words", "majority"): assert name in rows
-    ours = next(iter(results["bits_per_character"]))
+    ours, other = list(results["bits_per_character"])[:2]
+    assert "16 units, trained here" in ours and other == "other, 12 units" and other in results["sentiment"] and other in results["probes"]
     sentiment = results["sentiment"][ours]
     assert rows[ours]["sentiment accuracy (%)"] == f"{100 * sentiment['accuracy']:.1f}"
     assert rows[ours]["best unit alone (%)"] == f"{100 * sentiment['neuron_accuracy']:.1f}"
