@@ -82,7 +82,7 @@ def agent(config, run, port, logs):
     "torchrun for one of two nodes, one process each."
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=0", f"--rdzv-endpoint=127.0.0.1:{port}",
                "--rdzv-backend=c10d", "--rdzv-id=two", "--rdzv-conf=join_timeout=60,last_call_timeout=1,timeout=20", "--local-addr=127.0.0.1",
-               "-m", "sentnb.training.pretrain", str(run.folder/"params.yaml")]
+               "-m", "sentnb.training.pretrain", str(run.checkpoint_folder/"params.yaml")]
     return subprocess.Popen(command, env=child_env(SENTNB_RUN=str(run.folder.resolve())), stdout=open(logs, "w"), stderr=subprocess.STDOUT, start_new_session=True)
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_two_nodes(corpus, tmp_path, whole_node):
     "Two agents on one machine. What does not host the store is killed, its process alone or the whole node: the other ends in bounded time; both again finish."
     config = endless(corpus, steps=120, timeout_seconds=15.)
     run = new_run(tmp_path, "nodes", config)
-    write_yaml(run.folder/"params.yaml", dataclasses.asdict(config))
+    write_yaml(run.checkpoint_folder/"params.yaml", dataclasses.asdict(config))
     with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
     first = agent(config, run, port, tmp_path/"first.log"); time.sleep(1)
     second = agent(config, run, port, tmp_path/"second.log")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['World', 'join_world', 'leave_world', 'die_with_parent', 'StopRequest']
 
-# %% ../../nbs/training/distributed.ipynb #856bc7a1
+# %% ../../nbs/training/distributed.ipynb #a32e1a30
 import ctypes, os, signal, sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from fastcore.basics import patch
+from torch.distributed.rendezvous import rendezvous
 from ..core import SentnbError, pick_device
 
 # %% ../../nbs/training/distributed.ipynb #a0da1941
@@ -28,7 +29,7 @@ class World:
     @property
     def is_main(self) -> bool: return self.rank == 0
 
-# %% ../../nbs/training/distributed.ipynb #f9a7c6fd
+# %% ../../nbs/training/distributed.ipynb #5e17294d
 def join_world(device: str = "auto",        # auto, cpu or cuda; with several processes each takes the GPU of its local rank
                timeout_seconds: float = 120, # how long any exchange may take; torch's own default is ten minutes and more
               ) -> World:
@@ -38,8 +39,11 @@ def join_world(device: str = "auto",        # auto, cpu or cuda; with several pr
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     here = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if kind == "cuda" else "cpu")
     if kind == "cuda": torch.cuda.set_device(here)
+    limit = timedelta(seconds=timeout_seconds)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+        store, *_ = next(rendezvous("env://", timeout=limit))
+        fresh = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", store=fresh, rank=rank, world_size=size, timeout=limit)
         dist.barrier()
     except (dist.DistError, RuntimeError) as e:
         raise SentnbError(f"rank {rank} waited {timeout_seconds:g} s for a group of {size} processes in vain: "

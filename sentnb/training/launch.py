@@ -15,11 +15,11 @@ from ..runs import Run
 from .distributed import die_with_parent
 from .pretrain import PretrainConfig, PretrainResult
 
-# %% ../../nbs/training/launch.ipynb #9c5ed6c1
+# %% ../../nbs/training/launch.ipynb #3b1cec1a
 def torchrun_command(config: PretrainConfig, run: Run) -> list[str]:
     "What starts the processes of a run on this machine."
     return [sys.executable, "-m", "sentnb.training.launch", "--standalone", f"--nproc-per-node={config.nproc}", f"--max-restarts={config.max_restarts}",
-            f"--log-dir={run.log_folder/'ranks'}", "--redirects=3", "-m", "sentnb.training.pretrain", str(run.folder/"params.yaml")]
+            f"--log-dir={run.log_folder/'ranks'}", "--redirects=3", "-m", "sentnb.training.pretrain", str(run.checkpoint_folder/"params.yaml")]
 
 def main():
     "torchrun, but not longer than the process that started it."
@@ -29,7 +29,7 @@ def main():
 
 if __name__ == "__main__" and __spec__: main()   # a notebook's __main__ has no spec
 
-# %% ../../nbs/training/launch.ipynb #e10b0e4b
+# %% ../../nbs/training/launch.ipynb #7241a3c6
 def child_environment(config: PretrainConfig, run: Run) -> dict:
     "The environment of torchrun and its processes."
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, os.cpu_count() // config.nproc))
@@ -38,7 +38,7 @@ def child_environment(config: PretrainConfig, run: Run) -> dict:
 def start(config: PretrainConfig, run: Run) -> subprocess.Popen:
     "Start torchrun in a session of its own, its messages in log/torchrun.log."
     run.log_folder.mkdir(exist_ok=True)
-    write_yaml(run.folder/"params.yaml", dataclasses.asdict(config))
+    write_yaml(run.checkpoint_folder/"params.yaml", dataclasses.asdict(config))
     with open(run.log_folder/"torchrun.log", "wb") as log:
         return subprocess.Popen(torchrun_command(config, run), env=child_environment(config, run), stdin=subprocess.DEVNULL,
                                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -151,7 +151,7 @@ def find_function(dotted: str) -> Callable: # "package.module.function"
     try: return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e: raise SentnbError(f"cannot find the probe {dotted!r}: {e}") from None
 
-# %% ../../nbs/training/pretrain.ipynb #bfe74059
+# %% ../../nbs/training/pretrain.ipynb #f5c8bd76
 @patch
 def build(self: Trainer,
           folder: Path | None): # a checkpoint to go on from
@@ -166,7 +166,7 @@ def build(self: Trainer,
     seed_everything(c.seed + 1 + self.world.rank)
     if folder: self.restore(load_training_state(folder))
     devices = [device.index] if device.type == "cuda" else None
-    self.module = DistributedDataParallel(self.lm, device_ids=devices, broadcast_buffers=False) if self.world.size > 1 else self.lm
+    self.module = DistributedDataParallel(self.lm, device_ids=devices) if self.world.size > 1 else self.lm
 
 # %% ../../nbs/training/pretrain.ipynb #97966f52
 @patch
@@ -361,13 +361,13 @@ def check_settings(config: PretrainConfig):
     for name in ("steps", "schedule_steps", "eval_every", "save_every", "clip", "loss_scale", "max_restarts", "time_limit_minutes"):
         if getattr(config, name) < 0: raise SentnbError(f"{name} must not be negative, and is {getattr(config, name)}")
 
-# %% ../../nbs/training/pretrain.ipynb #c2347493
+# %% ../../nbs/training/pretrain.ipynb #c9ca8240
 def run_of(path: Path,             # a parameter file, absolute
            config: PretrainConfig, # what it says
           ) -> Run:
     "The run that belongs to a parameter file. Rank 0 begins it, or takes it up; the others only look at it. Raises `SentnbError` when it is taken."
-    inside = (path.parent/"status.json").exists()
-    run = Run(path.parent if inside else runs_root()/"pretrain"/path.stem)
+    inside = next((folder for folder in path.parents[:2] if (folder/"status.json").exists()), None)
+    run = Run(inside or runs_root()/"pretrain"/path.stem)
     opened = os.environ.get("SENTNB_RUN")
     if int(os.environ.get("RANK", 0)) or (opened and Path(opened).resolve() == run.folder.resolve()): return run
     if inside and run.state in ("finished", "running"):
