@@ -7,7 +7,7 @@ __all__ = ['CELLS', 'WINDOWS', 'mlstm_cell', 'lstm_cell', 'gru_cell', 'reference
            'gates_backward', 'multiply_backward', 'LSTMWindow', 'gru_gates_backward', 'GRUWindow', 'RecurrentLayer',
            'Recurrent', 'make_backbone']
 
-# %% ../../nbs/models/recurrent.ipynb #080e3451
+# %% ../../nbs/models/recurrent.ipynb #ce832214
 import math
 from functools import partial
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core import SentnbError, suggest
-from .products import is_emulated, linear, round_, working
+from .products import add_product, linear, new_buffer, outer, product_into, round_, turned, working
 from .weight_norm import apply_weight_norm
 
 # %% ../../nbs/models/recurrent.ipynb #6cf43b52
@@ -95,7 +95,7 @@ def multiply_backward(dm, hm, table, rows, keep, dmx, dhm):
     torch.index_select(table, 0, rows, out=dhm).mul_(dm)
     if keep is not None: dhm.mul_(keep)
 
-# %% ../../nbs/models/recurrent.ipynb #fc714dbf
+# %% ../../nbs/models/recurrent.ipynb #f502b4cf
 def _table_gradient(d, table, rows, dense):
     "Sum the gradients (T, B, width) of the rows that were taken into that of the table."
     if dense: return d.flatten(0, 1)
@@ -103,14 +103,13 @@ def _table_gradient(d, table, rows, dense):
 
 def _outer(d, x):
     "sum over steps and rows of d x^T, as one product."
-    return d.flatten(0, 1).T @ x.flatten(0, 1)
+    return outer(d.flatten(0, 1), x.flatten(0, 1))
 
-# %% ../../nbs/models/recurrent.ipynb #ca0fb367
+# %% ../../nbs/models/recurrent.ipynb #bacb0a56
 def _buffers(T, steps, like, widths, c):
     "Uninitialised (T+1, B, H) `h` and `c` (in the cell's precision), and one (steps, B, width) buffer for each of `widths`."
     B, H = like.shape
-    new = lambda n, width, t=like: t.new_empty(n, B, width)
-    return new(T + 1, H), new(T + 1, H, c), *(new(steps, w) for w in widths)
+    return new_buffer(like, T + 1, B, H), new_buffer(c, T + 1, B, H), *(new_buffer(like, steps, B, w) for w in widths)
 
 class LSTMWindow(torch.autograd.Function):
     "A window of *T* steps of an mLSTM (or an LSTM, where `w_mh` is None)."
@@ -123,10 +122,10 @@ class LSTMWindow(torch.autograd.Function):
             s = t if train else 0
             if w_mh is None: m[s].copy_(h[t]) if keep is None else torch.mul(h[t], keep[t], out=m[s])
             else:
-                torch.mm(h[t], w_mh.T, out=hm[s])
+                product_into(hm[s], h[t], w_mh)
                 multiply_forward(hm[s], m_table, rows[t], None if keep is None else keep[t], m[s])
             round_(m[s], dtype)
-            torch.index_select(table, 0, rows[t], out=gates[s]).addmm_(m[s], w_h.T)
+            add_product(torch.index_select(table, 0, rows[t], out=gates[s]), m[s], w_h)
             gates_forward(gates[s], None if keep is None else keep[t], c[t], c[t + 1], h[t + 1])
             round_(h[t + 1], dtype)
         if train: ctx.save_for_backward(rows, keep, table, w_h, m_table, w_mh, h, c, gates, m, hm)
@@ -138,23 +137,24 @@ class LSTMWindow(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dhs, dcs):
         rows, keep, table, w_h, m_table, w_mh, h, c, gates, m, hm = ctx.saved_tensors
-        dz, dmx, dhm = torch.empty_like(gates), torch.empty_like(hm), torch.empty_like(hm)
+        dz, dmx, dhm = (new_buffer(x, *x.shape) for x in (gates, hm, hm))
         dh, dc, dm = torch.zeros_like(h[0]), torch.zeros_like(c[0]), torch.empty_like(h[0])
+        w_h, w_mh = turned(w_h, dz[0]), None if w_mh is None else turned(w_mh, dh)
         for t in reversed(range(len(rows))):
             kept = None if keep is None else keep[t]
             if dhs is not None: dh.add_(dhs[t])
             if dcs is not None: dc.add_(dcs[t])
             gates_backward(gates[t], c[t], c[t + 1], dh, dc, dz[t])
-            torch.mm(round_(dz[t], ctx.dtype), w_h, out=dh if w_mh is None else dm)
+            product_into(dh if w_mh is None else dm, round_(dz[t], ctx.dtype), w_h)
             if w_mh is not None:
                 multiply_backward(dm, hm[t], m_table, rows[t], kept, dmx[t], dhm[t])
-                torch.mm(round_(dhm[t], ctx.dtype), w_mh, out=dh)
+                product_into(dh, round_(dhm[t], ctx.dtype), w_mh)
             elif keep is not None: dh.mul_(kept)
         d_table = _table_gradient(dz, table, rows, ctx.dense)
         if w_mh is None: return (None,) * 5 + (dh, dc, _outer(dz, m), None, d_table, None)
         return (None,) * 5 + (dh, dc, _outer(dz, m), _outer(dhm, h[:-1]), d_table, _table_gradient(dmx, m_table, rows, ctx.dense))
 
-# %% ../../nbs/models/recurrent.ipynb #67893aff
+# %% ../../nbs/models/recurrent.ipynb #384ce100
 def gru_gates_backward(gates, hn, before, dc, dx, dz):
     "Gradients `dx` of the input's and `dz` of the state's part of the pre-activations (B, 3H); in place in `dc`, that of the state carried along."
     (r, u, n), (dr, du, dn) = gates.chunk(3, 1), dx.chunk(3, 1)
@@ -171,11 +171,11 @@ class GRUWindow(torch.autograd.Function):
     def forward(ctx, rows, keep, dense, dtype, train, h0, c0, w_h, bias_n, table, m_table):
         T, H = len(rows), h0.shape[1]
         h, c, gates, hn, start = _buffers(T, T if train else 1, h0, (3*H, H, 0 if keep is None else H), c0)
-        h[0], c[0] = h0, c0
+        h[0], c[0], z = h0, c0, torch.empty_like(gates[0])
         for t in range(T):
             s = t if train else 0
             before, kept = (h[t], 1) if keep is None else (torch.mul(h[t], keep[t], out=start[s]), keep[t])
-            z = torch.mm(before, w_h.T)
+            product_into(z, before, w_h)
             torch.add(z[:, 2*H:], bias_n, out=hn[s])
             torch.index_select(table, 0, rows[t], out=gates[s])
             gates[s][:, :2*H].add_(z[:, :2*H]).sigmoid_()
@@ -192,13 +192,14 @@ class GRUWindow(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dhs, dcs):
         rows, keep, table, w_h, before, c, gates, hn = ctx.saved_tensors
-        dx, dz, dh, dc = torch.empty_like(gates), torch.empty_like(gates), torch.zeros_like(hn[0]), torch.zeros_like(c[0])
+        dx, dz, dh, dc = *(new_buffer(gates, *gates.shape) for _ in range(2)), torch.zeros_like(hn[0]), torch.zeros_like(c[0])
+        w_h = turned(w_h, dz[0])
         for t in reversed(range(len(rows))):
             if dhs is not None: dh.add_(dhs[t])
             if dcs is not None: dc.add_(dcs[t])
             kept = 1 if keep is None else keep[t]
             gru_gates_backward(gates[t], hn[t], c[t] * kept, dc.add_(dh), dx[t], dz[t])
-            torch.mm(round_(dz[t], ctx.dtype), w_h, out=dh)
+            product_into(dh, round_(dz[t], ctx.dtype), w_h)
             dh.mul_(kept); dc.mul_(kept)
         d_bias_n = dz[..., 2*hn.shape[2]:].sum((0, 1))
         return (None,) * 5 + (dh, dc, _outer(dz, before), d_bias_n, _table_gradient(dx, table, rows, ctx.dense), None)
