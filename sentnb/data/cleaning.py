@@ -33,9 +33,10 @@ class Rule:
         "What stands in the place of one match."
         return match.expand(self.replacement) if isinstance(self.replacement, str) else self.replacement(match)
 
-# %% ../../nbs/data/cleaning.ipynb #a54602fb
+# %% ../../nbs/data/cleaning.ipynb #82783435
 def contains(*parts: str) -> Callable[[str], bool]:
     "A guard: does the text contain any of `parts`?"
+    if len(parts) == 1: return lambda text: parts[0] in text
     return lambda text: any(p in text for p in parts)
 
 TAGS = Rule(contains("<"), re.compile(r"<[/!]?[a-zA-Z-][^<>]*>"), " ")

@@ -269,9 +269,9 @@ def saved_tokenizer(path: str) -> Tokenizer:
     "A tokenizer from a folder or a .model file."
     return load_tokenizer(path) if Path(path).is_dir() else SentencePieceTokenizer.from_file(path)
 
-# %% ../../nbs/data/preparing.ipynb #4357f959
+# %% ../../nbs/data/preparing.ipynb #b31edcdc
 BLOCK_BYTES = 2**22   # of input text in a block
-PART_BYTES = 2**25    # of cleaned text in a part, about
+PART_BYTES = 2**24    # of cleaned text in a part, about
 
 @dataclass(frozen=True)
 class Task:
@@ -404,6 +404,6 @@ def prepare(config: PrepareConfig) -> dict: # the manifest
             made = make_parts(config, work, crew)
         splits, c = join_all(config, work, *made), catalogue(work)
         counts = {name: c.total(name) for name in ("read", "broken", "empty", "excluded")} | dict(copies=copies, kept=int(c.starts[-1]) - copies)
-        manifest = write_manifest(folder, splits, made[1], counts=counts, **plan)
+        manifest = write_manifest(folder, splits, made[1], cleaning=config.cleaning, counts=counts, **plan)
     for left in folder.glob(".work-*"): shutil.rmtree(left)
     return manifest

@@ -31,7 +31,7 @@ def file_format(path: str | Path, # only the name is looked at
     if parts and parts[-1] in FORMATS: return FORMATS[parts[-1]]
     raise SentnbError(f"cannot tell the format of {Path(path).name!r}: name it *.{', *.'.join(FORMATS)}, packed as {', '.join(PACKINGS)} or not")
 
-# %% ../../nbs/data/reading.ipynb #a14db2a9
+# %% ../../nbs/data/reading.ipynb #ec8873f5
 def decompressor(packing: str):
     "A fresh decompressor of one stream: gzip member, bzip2 or xz stream, zstandard frame."
     if packing == "zst":
@@ -45,7 +45,7 @@ def unpack(file: BinaryIO, packing: str, size: int) -> Iterator[bytes]:
         while piece := file.read(size): yield piece
         return
     stream, data = decompressor(packing), b""
-    while data or (data := file.read(size // 8)):
+    while data or (data := file.read(size // 8 + 1)):
         if stream.eof: stream = decompressor(packing)         # files may be concatenated
         if piece := stream.decompress(data): yield piece
         data = stream.unused_data.lstrip(b"\0") if stream.eof else b""

@@ -112,7 +112,7 @@ class SentencePieceTokenizer(Tokenizer):
         if not Path(path).is_file(): raise SentnbError(f"there is no SentencePiece model {str(path)!r}: train one with SentencePieceTokenizer.train")
         return cls(Path(path).read_bytes())
 
-# %% ../../nbs/data/tokenizers.ipynb #f022baea
+# %% ../../nbs/data/tokenizers.ipynb #10e64559
 MODEL_TYPES = ("unigram", "bpe", "char", "word")
 
 def reason(error: RuntimeError) -> str:
@@ -131,8 +131,9 @@ def train(cls: SentencePieceTokenizer,
     if model_type not in MODEL_TYPES:
         raise SentnbError(f"no SentencePiece model type {model_type!r}: choose from {', '.join(MODEL_TYPES)}{suggest(model_type, MODEL_TYPES)}")
     model = io.BytesIO()
+    parts = (part for text in progress(texts, desc="tokenizer sample", unit=" texts") for part in text.split(UNDERLINE))
     try: sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(progress(texts, desc="tokenizer sample", unit=" texts")), model_writer=model,
+            sentence_iterator=parts, model_writer=model,
             vocab_size=vocab_size, model_type=model_type, character_coverage=coverage, required_chars=UNDERLINE,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False, byte_fallback=True,
             bos_id=-1, eos_id=-1, pad_id=-1, max_sentence_length=1 << 30, num_threads=4, minloglevel=2)
