@@ -109,7 +109,7 @@ def original_tweet_rules() -> tuple[Rule, ...]:
     hashtags = Rule(contains("#"), re.compile(r"#(\S+)"), r"\1!!")
     return *first, emoji_rule(str), accents, hashtags, Rule(always, re.compile(r"[^\s\x20-\x7e]"), ""), SPACES, ENDS
 
-# %% ../../nbs/data/cleaning.ipynb #54530e45
+# %% ../../nbs/data/cleaning.ipynb #5ed93ef2
 CLEANERS: dict[str, Callable[[], Cleaner]] = dict(
     none=lambda: Cleaner("none", (), "", ""),
     review=lambda: Cleaner("review", (TAGS, ENTITIES, SPACES, ENDS)),
@@ -117,7 +117,7 @@ CLEANERS: dict[str, Callable[[], Cleaner]] = dict(
     tweet=lambda: Cleaner("tweet", (LINKS, TAGS, ENTITIES, emoji_rule(lambda n: f" {n.strip(':').replace('_', ' ')} "),
                                     MENTIONS, HASHTAGS, REPEATS, SPACES, ENDS)),
     openai=lambda: Cleaner("openai", (ENTITIES, Rule(contains("\n"), re.compile("\n"), " "), ENDS)),
-    original_review=lambda: Cleaner("original_review", (Rule(contains("<"), re.compile("<.*?>"), " "), ASCII, ENTITIES, SPACES, ENDS)),
+    original_review=lambda: Cleaner("original_review", (Rule(lambda t: ">" in t.partition("<")[2], re.compile("<.*?>"), " "), ASCII, ENTITIES, SPACES, ENDS)),
     original_tweet=lambda: Cleaner("original_tweet", original_tweet_rules(), "", ""))
 
 @functools.cache
