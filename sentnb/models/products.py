@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HALF', 'IMAGES', 'ROWS', 'is_emulated', 'working', 'matmul', 'round_', 'by_convolution', 'convolve', 'product_into',
-           'add_product', 'turned', 'outer', 'ConvolvedLinear', 'linear', 'new_buffer']
+           'turned', 'outer', 'ConvolvedLinear', 'linear', 'new_buffer']
 
 # %% ../../nbs/models/products.ipynb #5e85f709
 import numpy as np
@@ -39,14 +39,14 @@ def round_(x: torch.Tensor,     # a float32 buffer, changed in place
     "Round the values of a buffer to those that `dtype` can hold. Free of cost when it holds them all."
     return x if x.dtype == dtype else x.copy_(x.to(dtype))
 
-# %% ../../nbs/models/products.ipynb #3488cb35
+# %% ../../nbs/models/products.ipynb #e2f56ae4
 IMAGES = 16  # the larger matrix is cut into that many images
 
 def by_convolution(big: torch.Tensor,    # (M, K)
                    small: torch.Tensor,  # (B, K)
                   ) -> bool:
     "Is `big @ small.T` faster as a convolution? Decided by shape and machine alone, so that a run repeats bit for bit."
-    return (big.dtype == torch.float32 and not big.is_cuda and len(big) % IMAGES == 0 and len(small) >= IMAGES
+    return (big.dtype == torch.float32 and big.device.type == "cpu" and len(big) % IMAGES == 0 and len(small) >= IMAGES
             and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512")
 
 def convolve(big: torch.Tensor,    # (M, K), M a multiple of `IMAGES`
@@ -56,7 +56,7 @@ def convolve(big: torch.Tensor,    # (M, K), M a multiple of `IMAGES`
     image = big.reshape(IMAGES, 1, len(big) // IMAGES, -1).permute(0, 3, 1, 2)
     return F.conv2d(image, small[:, :, None, None]).permute(0, 2, 3, 1).reshape(len(big), len(small))
 
-# %% ../../nbs/models/products.ipynb #12b47809
+# %% ../../nbs/models/products.ipynb #07323ec6
 def product_into(out: torch.Tensor,  # (B, M), overwritten
                  x: torch.Tensor,    # (B, K)
                  w: torch.Tensor,    # (M, K); contiguous, or see `turned`
@@ -64,14 +64,6 @@ def product_into(out: torch.Tensor,  # (B, M), overwritten
     "out = x @ w.T"
     if by_convolution(w, x): return out.copy_(convolve(w, x).T)
     return torch.mm(x, w.T, out=out)
-
-def add_product(out: torch.Tensor,  # (B, M), changed
-                x: torch.Tensor,    # (B, K)
-                w: torch.Tensor,    # (M, K)
-               ) -> torch.Tensor:   # `out`
-    "out += x @ w.T"
-    if by_convolution(w, x): return out.add_(convolve(w, x).T.contiguous())
-    return out.addmm_(x, w.T)
 
 def turned(w: torch.Tensor,    # (M, K)
            x: torch.Tensor,    # (B, M), the like of what it will be multiplied with
@@ -118,10 +110,10 @@ def linear(x: torch.Tensor,                   # (..., k)
     if not by_convolution(x.flatten(0, -2), weight): return F.linear(x, weight, bias)
     return ConvolvedLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 
-# %% ../../nbs/models/products.ipynb #1a2812a1
+# %% ../../nbs/models/products.ipynb #7429f1fa
 def new_buffer(like: torch.Tensor,  # on the same device, of the same precision
                *shape: int,
               ) -> torch.Tensor:    # uninitialised
     "Memory for results, in large pages where the system has them."
-    if like.is_cuda or like.dtype in HALF: return like.new_empty(shape)
+    if like.device.type != "cpu" or like.dtype in HALF: return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, {torch.float32: np.float32, torch.float64: np.float64}[like.dtype]))

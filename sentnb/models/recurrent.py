@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'WINDOWS', 'mlstm_cell', 'lstm_cell', 'gru_cell', 'reference_loop', 'multiply_forward', 'gates_forward',
-           'gates_backward', 'multiply_backward', 'LSTMWindow', 'gru_gates_backward', 'GRUWindow', 'RecurrentLayer',
-           'Recurrent', 'make_backbone']
+           'gates_backward', 'multiply_backward', 'pointwise', 'LSTMWindow', 'gru_gates_backward', 'GRUWindow',
+           'RecurrentLayer', 'Recurrent', 'make_backbone']
 
-# %% ../../nbs/models/recurrent.ipynb #ce832214
-import math
-from functools import partial
+# %% ../../nbs/models/recurrent.ipynb #e8a5fd0b
+import importlib, importlib.util, math
+from functools import cache, partial
+from types import SimpleNamespace
 
 import torch
 from fastcore.basics import patch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core import SentnbError, suggest
-from .products import add_product, linear, new_buffer, outer, product_into, round_, turned, working
+from .products import linear, new_buffer, outer, product_into, round_, turned, working
 from .weight_norm import apply_weight_norm
 
 # %% ../../nbs/models/recurrent.ipynb #6cf43b52
@@ -61,15 +62,16 @@ def reference_loop(kind: str,     # "mlstm", "lstm" or "gru"
         hs.append(h); cs.append(c)
     return torch.stack(hs), torch.stack(cs)
 
-# %% ../../nbs/models/recurrent.ipynb #774ab2e1
+# %% ../../nbs/models/recurrent.ipynb #fef24e3e
 def multiply_forward(hm, table, rows, keep, m):
     "m = table[rows] * hm, where `hm` (the recurrent product, changed in place) is zero for rows that are reset."
     if keep is not None: hm.mul_(keep)
     torch.index_select(table, 0, rows, out=m).mul_(hm)
 
-def gates_forward(gates, keep, c_prev, c, h):
-    "Activate `gates` (B, 4H) in place; write the new `c` and `h`."
+def gates_forward(gates, table, rows, keep, c_prev, c, h):
+    "Add table[rows] to the recurrent product in `gates` (B, 4H) and activate it, in place; write the new `c` and `h`."
     H = c.shape[1]
+    gates.add_(table.index_select(0, rows))
     gates[:, :3*H].sigmoid_(); gates[:, 3*H:].tanh_()
     i, f, o, u = gates.chunk(4, 1)
     if keep is not None: f.mul_(keep)
@@ -95,6 +97,17 @@ def multiply_backward(dm, hm, table, rows, keep, dmx, dhm):
     torch.index_select(table, 0, rows, out=dhm).mul_(dm)
     if keep is not None: dhm.mul_(keep)
 
+# %% ../../nbs/models/recurrent.ipynb #dc402a9e
+@cache
+def _fused_steps():
+    "The module of Triton kernels, or None where Triton is absent."
+    return importlib.import_module("sentnb.models.kernels") if importlib.util.find_spec("triton") else None
+
+def pointwise(like: torch.Tensor):
+    "Who does the element-wise steps for tensors like this: an object with the four functions above."
+    fused = _fused_steps() if like.is_cuda and like.dtype != torch.float64 else None
+    return fused or SimpleNamespace(multiply_forward=multiply_forward, gates_forward=gates_forward, gates_backward=gates_backward, multiply_backward=multiply_backward)
+
 # %% ../../nbs/models/recurrent.ipynb #f502b4cf
 def _table_gradient(d, table, rows, dense):
     "Sum the gradients (T, B, width) of the rows that were taken into that of the table."
@@ -105,7 +118,7 @@ def _outer(d, x):
     "sum over steps and rows of d x^T, as one product."
     return outer(d.flatten(0, 1), x.flatten(0, 1))
 
-# %% ../../nbs/models/recurrent.ipynb #bacb0a56
+# %% ../../nbs/models/recurrent.ipynb #3c8cce3f
 def _buffers(T, steps, like, widths, c):
     "Uninitialised (T+1, B, H) `h` and `c` (in the cell's precision), and one (steps, B, width) buffer for each of `widths`."
     B, H = like.shape
@@ -117,16 +130,16 @@ class LSTMWindow(torch.autograd.Function):
     def forward(ctx, rows, keep, dense, dtype, train, h0, c0, w_h, w_mh, table, m_table):
         T, H = len(rows), h0.shape[1]
         h, c, gates, m, hm = _buffers(T, T if train else 1, h0, (4*H, H, H if w_mh is not None else 0), c0)
-        h[0], c[0] = h0, c0
+        h[0], c[0], steps = h0, c0, pointwise(h0)
         for t in range(T):
-            s = t if train else 0
-            if w_mh is None: m[s].copy_(h[t]) if keep is None else torch.mul(h[t], keep[t], out=m[s])
+            s, kept = t if train else 0, None if keep is None else keep[t]
+            if w_mh is None: m[s].copy_(h[t]) if keep is None else torch.mul(h[t], kept, out=m[s])
             else:
                 product_into(hm[s], h[t], w_mh)
-                multiply_forward(hm[s], m_table, rows[t], None if keep is None else keep[t], m[s])
+                steps.multiply_forward(hm[s], m_table, rows[t], kept, m[s])
             round_(m[s], dtype)
-            add_product(torch.index_select(table, 0, rows[t], out=gates[s]), m[s], w_h)
-            gates_forward(gates[s], None if keep is None else keep[t], c[t], c[t + 1], h[t + 1])
+            product_into(gates[s], m[s], w_h)
+            steps.gates_forward(gates[s], table, rows[t], kept, c[t], c[t + 1], h[t + 1])
             round_(h[t + 1], dtype)
         if train: ctx.save_for_backward(rows, keep, table, w_h, m_table, w_mh, h, c, gates, m, hm)
         ctx.dense, ctx.dtype = dense, dtype
@@ -137,17 +150,17 @@ class LSTMWindow(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dhs, dcs):
         rows, keep, table, w_h, m_table, w_mh, h, c, gates, m, hm = ctx.saved_tensors
-        dz, dmx, dhm = (new_buffer(x, *x.shape) for x in (gates, hm, hm))
+        steps, dz, dmx, dhm = pointwise(h), *(new_buffer(x, *x.shape) for x in (gates, hm, hm))
         dh, dc, dm = torch.zeros_like(h[0]), torch.zeros_like(c[0]), torch.empty_like(h[0])
         w_h, w_mh = turned(w_h, dz[0]), None if w_mh is None else turned(w_mh, dh)
         for t in reversed(range(len(rows))):
             kept = None if keep is None else keep[t]
             if dhs is not None: dh.add_(dhs[t])
             if dcs is not None: dc.add_(dcs[t])
-            gates_backward(gates[t], c[t], c[t + 1], dh, dc, dz[t])
+            steps.gates_backward(gates[t], c[t], c[t + 1], dh, dc, dz[t])
             product_into(dh if w_mh is None else dm, round_(dz[t], ctx.dtype), w_h)
             if w_mh is not None:
-                multiply_backward(dm, hm[t], m_table, rows[t], kept, dmx[t], dhm[t])
+                steps.multiply_backward(dm, hm[t], m_table, rows[t], kept, dmx[t], dhm[t])
                 product_into(dh, round_(dhm[t], ctx.dtype), w_mh)
             elif keep is not None: dh.mul_(kept)
         d_table = _table_gradient(dz, table, rows, ctx.dense)
@@ -204,7 +217,7 @@ class GRUWindow(torch.autograd.Function):
         d_bias_n = dz[..., 2*hn.shape[2]:].sum((0, 1))
         return (None,) * 5 + (dh, dc, _outer(dz, before), d_bias_n, _table_gradient(dx, table, rows, ctx.dense), None)
 
-# %% ../../nbs/models/recurrent.ipynb #21282c5a
+# %% ../../nbs/models/recurrent.ipynb #3bce6b8c
 WINDOWS = dict(mlstm=LSTMWindow, lstm=LSTMWindow, gru=GRUWindow)
 
 class RecurrentLayer(nn.Module):
@@ -222,6 +235,7 @@ class RecurrentLayer(nn.Module):
         bound = 1 / math.sqrt(hidden_size)
         for name, shape in shapes.items(): self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
         if weight_norm: apply_weight_norm(self, [n for n, shape in shapes.items() if len(shape) == 2])
+        self.run = WINDOWS[kind].apply   # `kernels` may put a captured CUDA graph in its place
 
 # %% ../../nbs/models/recurrent.ipynb #a125601c
 @patch
@@ -233,7 +247,7 @@ def window(self: RecurrentLayer,
     m_table = working(linear(inputs, self.w_mx)) if self.kind == "mlstm" else None
     return working(self.w_h), extra, working(linear(inputs, self.w_x, self.bias)), m_table
 
-# %% ../../nbs/models/recurrent.ipynb #afc4be05
+# %% ../../nbs/models/recurrent.ipynb #33497b17
 @patch
 def forward(self: RecurrentLayer,
             inputs: torch.Tensor,       # (N, inputs)
@@ -246,7 +260,7 @@ def forward(self: RecurrentLayer,
     "Run a window. Half precision on a processor is imitated: float32 buffers, rounded where a GPU would write half."
     (T, B), (h, c), train = rows.shape, state, torch.is_grad_enabled()
     w_h, extra, *tables = self.window(inputs)
-    run = partial(checkpoint, WINDOWS[self.kind].apply, use_reentrant=False) if recompute and train else WINDOWS[self.kind].apply
+    run = partial(checkpoint, self.run, use_reentrant=False) if recompute and train else self.run
     pieces, size = [], math.ceil(math.sqrt(T)) if recompute else T
     for t in range(0, T, size):
         kept = None if keep is None else keep[t:t + size]
