@@ -70,11 +70,11 @@ def n_nonzero(clf: LinearClassifier) -> int:
     "Units with a weight that is not zero."
     return int((clf.coef != 0).any(0).sum())
 
-# %% ../../nbs/tasks/regression.ipynb #4e07cac9
+# %% ../../nbs/tasks/regression.ipynb #dda608c1
 def fit_path(X,                          # (N, D) features
              labels,                     # (N,) or (N, K)
              Cs: tuple[float, ...] = CS, # values of C; the papers' nine by default
-             device: str = "auto",       # where to solve; a GPU uses the torch solver
+             device: str = "auto",       # where to solve
              **kwargs,                   # solver, tol, max_iter of `solve`
             ) -> list[tuple[LinearClassifier, float, float]]: # classifier, C, widest duality gap; in rising order of C
     "One classifier for each C."

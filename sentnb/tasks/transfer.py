@@ -76,13 +76,13 @@ def rank_units(result_fit: Fit, # the fit on all units
     by_weight, alone = rank_by_weight(result_fit.classifier), single_unit_accuracy(train, val)
     return by_weight, by_weight[np.argsort(-alone[by_weight], kind="stable")], alone
 
-# %% ../../nbs/tasks/transfer.ipynb #cb5d0527
+# %% ../../nbs/tasks/transfer.ipynb #5f10387c
 def transfer(lm,                  # a language model: `featurize`, `fingerprint` and `device` are used
              train, val, test,    # each with .texts and .labels
              rank: str = "accuracy",      # what makes a unit "the" neuron: "accuracy" alone on validation, or "weight" as in the papers
              Cs: tuple[float, ...] = CS,  # values of C; the papers' nine by default
              refit: str = "train",        # what the last fit sees: "train" as in the papers, or "train+val"
-             solver: str = "auto", device: str = "auto", # of `solve`: celer on a processor, torch on a GPU
+             solver: str = "torch", device: str = "auto", # of `solve`
              **feature_settings,          # state, layers, pool, batch_size, cache, progress of `features`
             ) -> TransferResult:
     "Fit on `train`, choose on `val`, report on `test`. Raises `SentnbError` for splits without labels and unknown settings."
