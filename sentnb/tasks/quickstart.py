@@ -22,7 +22,7 @@ from .probes import PROPERTIES
 from .transfer import Split, TransferResult
 from ..training.pretrain import PretrainConfig
 
-# %% ../../nbs/tasks/quickstart.ipynb #c7c066c7
+# %% ../../nbs/tasks/quickstart.ipynb #bf688ecb
 @dataclass(frozen=True)
 class QuickstartConfig:
     "What the quickstart may be told."
@@ -39,6 +39,7 @@ class QuickstartConfig:
     probe_documents: int = 20      # held-out reviews on which units are chosen, and as many on which they are measured
     labelled_sentences: int = 8500 # sentences with a label, for the sentiment classifier
     prime_bytes: int = 2_000_000   # training text that the compressors may know beforehand
+    threads: int = 1               # of the processor: for 256 units a second one adds little, and costs much where the machine is shared
     seed: int = 0                  # of the split and of the weights
 
 # %% ../../nbs/tasks/quickstart.ipynb #8a82e401
