@@ -24,7 +24,7 @@ from .quickstart import QuickstartConfig, deal, make_corpus, other_model, pretra
 from .transfer import stopwatch, transfer
 from ..training.pretrain import pretrain
 
-# %% ../../nbs/tasks/benchmarks.ipynb #1906eb83
+# %% ../../nbs/tasks/benchmarks.ipynb #fa0e32db
 @dataclass(frozen=True)
 class TransferConfig:
     "Settings of a transfer report."
@@ -35,7 +35,7 @@ class TransferConfig:
     pool: tuple[str, ...] = ("last",) # of "last", "max", "min", "mean"
     rank: str = "accuracy"      # what makes a unit "the" neuron: "accuracy" alone on validation, or "weight" as in the papers
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
-    solver: str = "auto"        # "celer", "torch", "liblinear"; "auto" by device
+    solver: str = "torch"       # "torch", "celer" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
     cache: str = "auto"         # folder of stored features; "auto": the user's cache; empty: none
     max_texts: int = 0          # at most so many texts of each part, for rehearsals; 0: all
