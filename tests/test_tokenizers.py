@@ -44,7 +44,7 @@ def test_every_character_of_the_first_plane(tokenizers):
 
 
 def test_a_sample_without_spaces_still_gives_spaces():
-    tok = SentencePieceTokenizer.train(["verylongwordwithoutend" * 3 + chr(97 + i % 26) for i in range(200)], vocab_size=286)
+    tok = SentencePieceTokenizer.train(["verylongwordwithoutend" * 3 + chr(97 + i % 26) for i in range(200)], vocab_size=320, model_type="bpe")
     check(tok, " a b  c▁d ")
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TAGS', 'ENTITIES', 'SPACES', 'ENDS', 'ASCII', 'LINKS', 'MENTIONS', 'HASHTAGS', 'REPEATS', 'CLEANERS', 'Rule',
-           'contains', 'crowded', 'fold', 'emoji_rule', 'Cleaner', 'drop_accents', 'always', 'original_tweet_rules',
-           'get_cleaner', 'apply_traced', 'utf8_widths', 'byte_origins']
+           'rewrite', 'contains', 'crowded', 'fold', 'emoji_rule', 'Cleaner', 'drop_accents', 'always',
+           'original_tweet_rules', 'get_cleaner', 'apply_traced', 'utf8_widths', 'byte_origins']
 
 # %% ../../nbs/data/cleaning.ipynb #3210f0c1
 import functools, html, re, unicodedata
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ..core import SentnbError, suggest
 
-# %% ../../nbs/data/cleaning.ipynb #36f62f3c
+# %% ../../nbs/data/cleaning.ipynb #92ec59bc
 @dataclass(frozen=True)
 class Rule:
     "Replace every match of `pattern`, where `guard` says that there may be one."
@@ -25,13 +25,16 @@ class Rule:
     pattern: re.Pattern                            # never matches the empty string
     replacement: str | Callable[[re.Match], str]   # a template as in `re.sub`, or a function of the match
 
-    def apply(self, text: str) -> str:
-        "`text` with every match replaced."
-        return self.pattern.sub(self.replacement, text) if self.guard(text) else text
-
     def new(self, match: re.Match) -> str:
         "What stands in the place of one match."
         return match.expand(self.replacement) if isinstance(self.replacement, str) else self.replacement(match)
+
+# %% ../../nbs/data/cleaning.ipynb #cefbe1ff
+def rewrite(text: str, *rules: Rule) -> str:
+    "`text` after the rules, one after the other."
+    for rule in rules:
+        if rule.guard(text): text = rule.pattern.sub(rule.replacement, text)
+    return text
 
 # %% ../../nbs/data/cleaning.ipynb #82783435
 def contains(*parts: str) -> Callable[[str], bool]:
@@ -74,7 +77,7 @@ def emoji_rule(say: Callable[[str], str], # from the package's name, ":red_heart
     pattern = rf"(?=[{first}]|[0-9#*]\ufe0f?\u20e3)(?:{'|'.join(map(re.escape, known))})"
     return Rule(lambda t: not t.isascii(), re.compile(pattern), lambda m: say(emoji.demojize(m[0])))
 
-# %% ../../nbs/data/cleaning.ipynb #0aa9fb46
+# %% ../../nbs/data/cleaning.ipynb #f4d09a48
 @dataclass(frozen=True)
 class Cleaner:
     "Cleans a text: `front` + the text after all rules + `back`."
@@ -85,8 +88,7 @@ class Cleaner:
 
     def body(self, text: str) -> str:
         "The cleaned text without pads."
-        for rule in self.rules: text = rule.apply(text)
-        return text
+        return rewrite(text, *self.rules)
 
     def __call__(self, text: str) -> str:
         "The cleaned text with pads, as a model reads it."
@@ -127,12 +129,12 @@ def get_cleaner(name: str, # one of `CLEANERS`
     if name not in CLEANERS: raise SentnbError(f"no cleaning {name!r}: choose from {', '.join(CLEANERS)}{suggest(name, CLEANERS)}")
     return CLEANERS[name]()
 
-# %% ../../nbs/data/cleaning.ipynb #b83e89b5
+# %% ../../nbs/data/cleaning.ipynb #7fdc2eb4
 def apply_traced(rule: Rule,         # what to replace
                  text: str,          # the text so far
                  origin: np.ndarray, # (len(text),) index of the original character behind each one
                 ) -> tuple[str, np.ndarray]:
-    "`rule.apply`, with the origins kept up to date."
+    "One rule of `rewrite`, with the origins kept up to date."
     if not rule.guard(text): return text, origin
     pieces, origins, at = [], [], 0
     for m in rule.pattern.finditer(text):

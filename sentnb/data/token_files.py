@@ -91,7 +91,7 @@ def open(cls: TokenFile,
         raise SentnbError(f"{split}.tokens in {folder.name} has not the length its manifest says: copy or prepare the corpus again")
     return cls(tokens, offsets, tokenizer, facts["bytes"])
 
-# %% ../../nbs/data/token_files.ipynb #a2ade72d
+# %% ../../nbs/data/token_files.ipynb #f6f5d435
 @patch
 def save(self: TokenFile, folder: str | Path, split: str):
     "Write one split's two files into `folder`; `write_manifest` must follow."
@@ -102,9 +102,9 @@ def save(self: TokenFile, folder: str | Path, split: str):
 def split_facts(folder: str | Path, split: str, tokenizer: Tokenizer) -> dict:
     "What the manifest says of one split, read from its files."
     tokens, offsets = (Path(folder) / f"{split}.{part}" for part in ("tokens", "offsets"))
-    lengths, stored = tokenizer.byte_lengths(), map_file(tokens, tokenizer.dtype)
-    parts = (stored[i:i + 2**24] for i in range(0, len(stored), 2**24))
-    n_bytes = sum(int(np.bincount(p, minlength=len(lengths) - tokenizer.offset) @ lengths[tokenizer.offset:]) for p in parts)
+    lengths, stored = tokenizer.byte_lengths()[tokenizer.offset:], map_file(tokens, tokenizer.dtype)
+    parts = (stored[i:i + 2**22] for i in range(0, len(stored), 2**22))
+    n_bytes = len(stored) if (lengths == 1).all() else sum(int(lengths[p].sum()) for p in parts)
     return dict(documents=len(map_file(offsets, OFFSETS)) - 1, tokens=len(stored), bytes=n_bytes,
                 tokens_sha256=sha256_file(tokens), offsets_sha256=sha256_file(offsets))
 
