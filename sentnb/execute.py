@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['ROOMS', 'notebook_folders', 'available_notebooks', 'find_notebook', 'Parameter', 'declared', 'check', 'from_text',
-           'parameter_file', 'scrub', 'tidy', 'quiet_kernel', 'run_notebook', 'copy_notebooks']
+           'parameter_file', 'scrub', 'tidy', 'quiet_kernel', 'terminated_as_interrupt', 'run_notebook',
+           'copy_notebooks']
 
-# %% ../nbs/execute.ipynb #b3e64118
-import ast, importlib.util, os, shutil, sys
+# %% ../nbs/execute.ipynb #110557f1
+import ast, importlib.util, os, shutil, signal, sys, threading
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +121,7 @@ def _ending(error: BaseException, run: Run) -> tuple[str, str]:
     if error.ename == "SentnbError": return "failed", error.evalue
     return "failed", f"cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
 
-# %% ../nbs/execute.ipynb #6e973ed2
+# %% ../nbs/execute.ipynb #21160b90
 def quiet_kernel(log: Path): # where the kernel process's own complaints go
     "A kernel manager whose kernels write their raw standard error to a file: it belongs to the process, not to the notebook."
     from jupyter_client import AsyncKernelManager
@@ -128,6 +130,17 @@ def quiet_kernel(log: Path): # where the kernel process's own complaints go
             with open(log, "ab") as err: return await super().start_kernel(**kwargs, stderr=err)
     return QuietKernel
 
+# %% ../nbs/execute.ipynb #bc255d5d
+@contextmanager
+def terminated_as_interrupt():
+    "Within this context SIGTERM raises KeyboardInterrupt (in the main thread, where Python handles signals)."
+    def interrupt(*_): raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
+# %% ../nbs/execute.ipynb #849063be
 def _execute(notebook: Path, run: Run, params: dict):
     "Let papermill execute `notebook` into the run folder; what the cells print is passed on."
     import papermill
@@ -145,7 +158,8 @@ def run_notebook(name: str,                 # "quickstart", or a path
     known = declared(notebook)
     given = check(params, known)
     run = Run.create(notebook.stem, {**{p.name: p.default for p in known.values()}, **given}, run_name)
-    try: _execute(notebook, run, given)
+    try:
+        with terminated_as_interrupt(): _execute(notebook, run, given)
     except BaseException as error:
         state, sentence = _ending(error, run)
         run.update(state, message=scrub(sentence))

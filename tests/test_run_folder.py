@@ -54,7 +54,7 @@ def reached(n):
     return path.exists() and json.loads(path.read_text())["step"] >= n
 
 
-@pytest.mark.parametrize("whom, how", [("kernel", signal.SIGKILL), ("sentnb", signal.SIGINT), ("sentnb", signal.SIGKILL)])
+@pytest.mark.parametrize("whom, how", [("kernel", signal.SIGKILL), ("sentnb", signal.SIGINT), ("sentnb", signal.SIGTERM), ("sentnb", signal.SIGKILL)])
 def test_a_killed_run_says_that_it_died_and_where(place, whom, how):
     process = start()
     until(lambda: reached(5))
@@ -62,12 +62,11 @@ def test_a_killed_run_says_that_it_died_and_where(place, whom, how):
     os.kill(kernel if whom == "kernel" else process.pid, how)
     _, err = process.communicate(timeout=60)
     run = Run.open("runs/slow/x")
-    assert run.state == "died"
+    until(lambda: run.state == "died", 30)   # a kernel that lost its sentnb notices within seconds, and does not work on unseen
     assert run.status["step"] >= 5 and str(run.status["step"]) in run.status["message"]
     assert abs(run.status["step"] - run.metrics().step.max()) <= 1
     assert list(list_runs("runs").state) == ["died"]
     if how != signal.SIGKILL or whom == "kernel": assert "Traceback" not in err and err.strip().count("\n") <= 3
-    until(lambda: not Path(f"/proc/{kernel}").exists() or sys.platform != "linux", 30)   # nothing works on unseen
 
 
 def test_a_run_that_died_is_continued_and_then_closed(place):
