@@ -53,22 +53,22 @@ def mark_copies(pieces: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], #
         copies += len(again)
     return copies
 
-# %% ../../nbs/data/duplicates.ipynb #e51afc0d
+# %% ../../nbs/data/duplicates.ipynb #a9d6f353
 ANCHOR = 32           # bytes of an unwanted text that are searched for; shorter texts are compared whole
 MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)   # odd constants
 
 def anchor_codes(data: bytes,    # near forms, one after the other
-                ) -> np.ndarray: # (len(data) - 31,) a 22-bit code of the 32 bytes from each position on
+                ) -> np.ndarray: # (len(data) - 31,) uint64: the 32 bytes from each position on, mixed
     "Mix the 32 bytes at every position into a number."
     n = len(data) - ANCHOR + 1
-    if n <= 0: return np.zeros(0, np.uint32)
+    if n <= 0: return np.zeros(0, np.uint64)
     words = np.empty(n + 24, np.uint64)                              # the 8 bytes from each position on
     for k in range(8): words[k::8] = np.frombuffer(data, np.uint64, len(range(k, n + 24, 8)), offset=k)
     mixed = words[:n] * MIXERS[0]
     for k in range(1, 4): mixed += words[8 * k:8 * k + n] * MIXERS[k]
-    return (mixed >> np.uint64(42)).astype(np.uint32)
+    return mixed
 
-# %% ../../nbs/data/duplicates.ipynb #5eb6a9d3
+# %% ../../nbs/data/duplicates.ipynb #2f90daa4
 class Unwanted:
     "Finds documents that equal or contain one of some texts."
     def __init__(self, forms: Iterable[bytes]): # near forms of the texts, cleaned as the documents are
@@ -76,14 +76,15 @@ class Unwanted:
         self.hashes, self.by_anchor = np.sort(hashes(forms)), defaultdict(list)
         for form in forms:
             if len(form) >= ANCHOR: self.by_anchor[form[:ANCHOR]].append(form)
-        self.table = np.zeros(2**22, bool)
-        for anchor in self.by_anchor: self.table[anchor_codes(anchor)] = True
+        self.codes, self.table = np.array([anchor_codes(a)[0] for a in self.by_anchor], np.uint64), np.zeros(2**22, bool)
+        self.table[self.codes >> np.uint64(42)] = True
 
     def containing(self, forms: Sequence[bytes]) -> np.ndarray:
         "Which documents contain an unwanted text, (n,) bool."
         data, lengths = b"".join(forms), np.array([len(f) for f in forms], np.int64)
-        ends, found = np.cumsum(lengths), np.zeros(len(forms), bool)
-        for at in np.flatnonzero(self.table[anchor_codes(data)]).tolist():
+        ends, found, codes = np.cumsum(lengths), np.zeros(len(forms), bool), anchor_codes(data)
+        places = np.flatnonzero(self.table[codes >> np.uint64(42)])
+        for at in places[np.isin(codes[places], self.codes)].tolist():
             document = int(np.searchsorted(ends, at, side="right"))
             rest = data[at:ends[document]]
             if any(rest.startswith(form) for form in self.by_anchor.get(rest[:ANCHOR], ())): found[document] = True
@@ -91,4 +92,6 @@ class Unwanted:
 
     def among(self, forms: Sequence[bytes]) -> np.ndarray: # (n,) bool
         "Which of the documents with these near forms are unwanted."
-        return np.isin(hashes(forms), self.hashes) | self.containing(forms)
+        few = 256    # documents at once: what they take while they are searched fits into the processor's cache
+        containing = [self.containing(forms[i:i + few]) for i in range(0, len(forms), few)]
+        return np.isin(hashes(forms), self.hashes) | np.concatenate([*containing, np.zeros(0, bool)])
