@@ -94,3 +94,39 @@ def test_compiled_blocks_train_alike():
         backbone(torch.randint(20, (2, 8)), embedding)[0].square().sum().backward()
         return torch.cat([p.grad.flatten() for p in backbone.parameters()])
     torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-4, atol=1e-5)
+
+
+def tiny_corpus(folder):
+    "a prepared corpus of phrases, in pieces"
+    import numpy as np
+    from sentnb.data.token_files import TokenFile, write_manifest
+    from sentnb.data.tokenizers import SentencePieceTokenizer
+    rng, words = np.random.default_rng(0), "good bad film very not the plot and dull bright wonderful acting terrible ending surprising music boring characters number".split()
+    texts = ["\n " + " ".join(rng.choice(words, rng.integers(3, 12))) + " " for _ in range(300)]
+    tokenizer = SentencePieceTokenizer.train(texts, vocab_size=290)
+    for split, part in dict(train=texts[:-40], val=texts[-40:]).items(): TokenFile.from_texts(part, tokenizer).save(folder, split)
+    write_manifest(folder, ["train", "val"], tokenizer, cleaning="review")
+    return str(folder)
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_pretraining_resumes_to_the_same_weights(tmp_path, precision):
+    "the common loop: dropout, recomputation, tied head with a projection; interrupted at step 20, resumed from step 12"
+    from dataclasses import asdict
+    from sentnb.models.lm import LanguageModel
+    from sentnb.runs import Run
+    from sentnb.training.distributed import World
+    from sentnb.training.pretrain import PretrainConfig, Trainer, pretrain
+    config = PretrainConfig(data=tiny_corpus(tmp_path / "corpus"), backbone="transformer", embedding_size=8, hidden_size=16, n_layers=2, n_heads=2, ffn_size=32,
+                            dropout=.1, tied=True, recompute=True, max_positions=16, batch_size=8, seq_len=16, docs_per_shard=5, steps=20, lr=1e-2,
+                            schedule_steps=0, precision=precision, log_every=5, eval_every=0, save_every=12, device="cpu", nproc=1)
+    straight, broken = (Run.create("pretrain", asdict(config), name, tmp_path) for name in ("straight", "broken"))
+    result = pretrain(config, straight)
+    trainer = Trainer(config, broken, World())
+    trainer.validate = lambda: 1 / 0                      # the end validates
+    with pytest.raises(ZeroDivisionError): trainer.fit()
+    trainer.store.wait()
+    assert trainer.store.steps() == [12]
+    assert pretrain(config, broken).loss == result.loss < 5
+    a, b = (LanguageModel.load(run.checkpoint_folder, "cpu", "stored") for run in (straight, broken))
+    assert a.fingerprint == b.fingerprint and a.config.context == 16
+    assert a.featurize(["a bright and good film " * 20]).shape == (1, 16)

@@ -6,8 +6,8 @@
 __all__ = ['RECURRENT', 'BLOCKS', 'CONTENDERS', 'CompareConfig', 'Contender', 'settings', 'make_corpora', 'count_parameters',
            'fitting_width', 'affordable_steps', 'try_rates', 'Entry', 'enter']
 
-# %% ../../nbs/tasks/model_comparison.ipynb #9716fdb0
-import dataclasses, json
+# %% ../../nbs/tasks/model_comparison.ipynb #c584f7c5
+import dataclasses, json, tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,17 @@ from ..core import SentnbError, atomic_write
 from ..data.preparing import PrepareConfig, prepare
 from ..data.token_files import TokenFile
 from ..models.lm import LanguageModel
+from ..models.transformer_speed import race
 from ..runs import Run
-from ..training.hardware import time_steps
-from ..training.pretrain import PretrainConfig, model_config, pretrain
+from ..training.distributed import World
+from ..training.pretrain import PretrainConfig, Trainer, model_config, pretrain
 
-# %% ../../nbs/tasks/model_comparison.ipynb #477687ec
+# %% ../../nbs/tasks/model_comparison.ipynb #9125dd10
 @dataclass(frozen=True)
 class CompareConfig:
     "What `compare_models` may be told."
     parameters: int = 1_000_000     # of each model, embedding and head included
-    seconds: float = 120.           # training time of each model's last, full run
+    seconds: float = 60.            # processor time of each model's last, full training
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2) # learning rates that each model tries
     try_share: float = .2           # of the full run's steps, for trying a rate
     vocab_size: int = 4000          # pieces of the SentencePiece tokenizer, trained on the same reviews
@@ -98,10 +99,14 @@ def fitting_width(contender: Contender, config: CompareConfig, folder: str | Pat
     while high - low > 1: low, high = ((low + high) // 2, high) if fits((low + high) // 2) else (low, (low + high) // 2)
     return low * contender.unit
 
-# %% ../../nbs/tasks/model_comparison.ipynb #241b7a78
+# %% ../../nbs/tasks/model_comparison.ipynb #0577fa21
 def affordable_steps(config: PretrainConfig, seconds: float) -> int:
-    "Training steps that fit into `seconds` of an undisturbed machine."
-    return max(1, round(seconds / time_steps(config, torch.device("cpu"), config.batch_size, config.seq_len)))
+    "Training steps that fit into `seconds` of an undisturbed processor, by the median of eight."
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, Run(Path(folder)), World())
+        batches = trainer.batches()
+        step = race(dict(step=lambda: trainer.train_step(next(batches))), repeats=8)["step"]
+    return max(1, round(seconds / step))
 
 # %% ../../nbs/tasks/model_comparison.ipynb #5ae0c9b6
 def try_rates(contender: Contender, config: CompareConfig, folder: Path, width: int, steps: int, # of the full run
