@@ -110,3 +110,43 @@ def test_two_nodes(corpus, tmp_path, whole_node):
     alone = new_run(tmp_path, "alone", dataclasses.replace(config, nproc=1))
     pretrain(dataclasses.replace(config, nproc=1), alone)
     assert abs(run.metrics("val").loss.iloc[-1] - alone.metrics("val").loss.iloc[-1]) < 1e-4
+
+OVERFLOW = """
+import sys, dataclasses
+from sentnb.core import from_dict
+from sentnb.runs import Run
+from sentnb.training.distributed import join_world, leave_world
+from sentnb.training.pretrain import PretrainConfig, Trainer
+run = Run.open(sys.argv[1])
+world = join_world("cpu", 60)
+trainer = Trainer(from_dict(PretrainConfig, run.params()), run, world)
+skips = []
+for batch, step in zip(trainer.batches(), range(6)):
+    if step == 3 and world.rank == 1: hook = trainer.lm.head.bias.register_hook(lambda g: g * float("inf"))
+    if step == 4 and world.rank == 1: hook.remove()
+    skips.append(trainer.train_step(batch)[0].skipped)
+everybody = world.gather((skips, trainer.precision.scaler.scale, [p.float().sum().item() for p in trainer.lm.parameters()]))
+if world.is_main: assert everybody[0] == everybody[1], everybody; print("SKIPS", everybody[0][:2])
+leave_world()
+"""
+
+@pytest.mark.slow
+def test_overflow_on_one_rank_skips_on_all(corpus, tmp_path):
+    "A gradient that overflows on one rank costs every rank that step and no other; weights and scales stay equal."
+    config = settings(corpus, precision="fp16", nproc=2)
+    run = new_run(tmp_path, "overflow", config)
+    script = tmp_path/"overflow.py"; script.write_text(OVERFLOW)
+    p = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(run.folder)],
+                       env=child_env(), capture_output=True, text=True, timeout=120)
+    assert p.returncode == 0, p.stderr
+    assert f"SKIPS ([False, False, False, True, False, False], {2.**15})" in p.stdout
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_exchange(corpus, tmp_path, precision):
+    "Gradients travel in half precision; two processes follow one to its rounding."
+    config = settings(corpus, precision=precision, steps=30, eval_every=0)
+    one, two = new_run(tmp_path, "one", config), new_run(tmp_path, "two", config)
+    pretrain(config, one)
+    launch(dataclasses.replace(config, nproc=2), two)
+    assert (one.metrics("train").loss - two.metrics("train").loss).abs().max() < 2e-3

@@ -6,7 +6,7 @@
 __all__ = ['PretrainConfig', 'model_config', 'make_optimizer', 'Meter', 'Trainer', 'find_function', 'deal_rows', 'progress_bar',
            'PretrainResult', 'pretrain', 'check_settings', 'run_of', 'main']
 
-# %% ../../nbs/training/pretrain.ipynb #614e6e7c
+# %% ../../nbs/training/pretrain.ipynb #a61d24f0
 import copy, dataclasses, importlib, math, os, sys, time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from ..runs import Run, runs_root
 from .checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
 from .distributed import StopRequest, World, die_with_parent, join_world, leave_world
 from .precision import MixedPrecision, Step, make_scaler
-from .schedules import multiplier
+from .schedules import multiplier, scaled_lr
 
-# %% ../../nbs/training/pretrain.ipynb #08697be7
+# %% ../../nbs/training/pretrain.ipynb #bf4ee677
 @dataclass(frozen=True)
 class PretrainConfig:
     "Settings of a pretraining run. The defaults are those of the published mLSTM."
@@ -55,7 +55,7 @@ class PretrainConfig:
     seed: int = 1234               # of weights, shard order and dropout
     # optimizer
     optimizer: str = "Adam"        # a name in torch.optim
-    lr: float = 3e-3               # at the peak; see `sentnb.training.schedules.scaled_lr`
+    lr: float = 3e-3               # at the peak; 0: by the linear scaling rule, 5e-4 for 128 rows and never above 3e-3
     weight_decay: float = 0.       # as the optimizer understands it
     clip: float = 0.               # largest gradient norm; 0: none
     schedule: str = "linear"       # constant, linear, cosine, exponential or slanted_triangular
@@ -120,7 +120,7 @@ class Meter:
         return dict(loss=nats/max(tokens, 1), bits_per_token=nats/max(tokens, 1)/math.log(2), bits_per_character=nats/max(characters, 1)/math.log(2),
                     characters_per_second=speed, characters_per_second_per_device=speed/world.size)
 
-# %% ../../nbs/training/pretrain.ipynb #a44cee00
+# %% ../../nbs/training/pretrain.ipynb #4a479871
 class Trainer:
     "One process's part of a pretraining run."
     def __init__(self, config: PretrainConfig, run: Run, world: World):
@@ -129,6 +129,7 @@ class Trainer:
         self.corpus = {split: TokenFile.open(config.data, split) for split in ("train", "val")}
         self.stream = self.open_stream("train", config.docs_per_shard)
         self.total_steps = config.steps or math.ceil(config.epochs * len(self.stream))
+        self.peak = config.lr or scaled_lr(config.batch_size)
         self.rate = multiplier(config.schedule, config.schedule_steps or self.total_steps, config.warmup)
         self.byte_lengths = torch.from_numpy(self.corpus["train"].tokenizer.byte_lengths())
         self.probe = find_function(config.probe) if config.probe else None
@@ -151,7 +152,7 @@ def find_function(dotted: str) -> Callable: # "package.module.function"
     try: return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e: raise SentnbError(f"cannot find the probe {dotted!r}: {e}") from None
 
-# %% ../../nbs/training/pretrain.ipynb #f5c8bd76
+# %% ../../nbs/training/pretrain.ipynb #72fe8723
 @patch
 def build(self: Trainer,
           folder: Path | None): # a checkpoint to go on from
@@ -161,7 +162,7 @@ def build(self: Trainer,
     wanted, tokenizer = model_config(c, self.corpus["train"]), self.corpus["train"].tokenizer
     self.lm = (LanguageModel.load(folder, device=str(device)) if folder else LanguageModel(wanted, tokenizer)).to(device).train()
     if self.lm.config != wanted: raise SentnbError(f"the checkpoint in {folder.name} holds a model with other settings: choose another run name")
-    optimizer = lambda params: make_optimizer(c.optimizer, params, c.lr, c.weight_decay)
+    optimizer = lambda params: make_optimizer(c.optimizer, params, self.peak, c.weight_decay)
     self.precision = MixedPrecision(self.lm, optimizer, c.precision, make_scaler(c.precision, c.loss_scale), c.clip, c.master_device)
     seed_everything(c.seed + 1 + self.world.rank)
     if folder: self.restore(load_training_state(folder))
@@ -197,11 +198,11 @@ def train_step(self: Trainer,
     self.step += 1
     return done, stops > 0
 
-# %% ../../nbs/training/pretrain.ipynb #208d27dd
+# %% ../../nbs/training/pretrain.ipynb #94c88a5b
 @patch(as_prop=True)
 def lr(self: Trainer) -> float:
     "The learning rate of the next step."
-    return self.config.lr * self.rate(self.step - self.precision.scaler.skipped)
+    return self.peak * self.rate(self.step - self.precision.scaler.skipped)
 
 @patch
 def position(self: Trainer) -> str:
@@ -352,13 +353,13 @@ def pretrain(config: PretrainConfig,
     finally: leave_world()
     return PretrainResult(run.folder, trainer.step, finished, trainer.validated.get("loss"), trainer.validated.get("bits_per_character"))
 
-# %% ../../nbs/training/pretrain.ipynb #1e61784e
+# %% ../../nbs/training/pretrain.ipynb #826ee220
 def check_settings(config: PretrainConfig):
     "Raises `SentnbError` for values that no run can have."
     if not config.data: raise SentnbError("data is empty: pass the folder of a prepared corpus (sentnb prepare makes one)")
-    for name in ("batch_size", "seq_len", "docs_per_shard", "log_every", "keep", "nproc", "lr", "epochs", "timeout_seconds"):
+    for name in ("batch_size", "seq_len", "docs_per_shard", "log_every", "keep", "nproc", "epochs", "timeout_seconds"):
         if getattr(config, name) <= 0: raise SentnbError(f"{name} must be greater than 0, not {getattr(config, name)}")
-    for name in ("steps", "schedule_steps", "eval_every", "save_every", "clip", "loss_scale", "max_restarts", "time_limit_minutes"):
+    for name in ("lr", "steps", "schedule_steps", "eval_every", "save_every", "clip", "loss_scale", "max_restarts", "time_limit_minutes"):
         if getattr(config, name) < 0: raise SentnbError(f"{name} must not be negative, and is {getattr(config, name)}")
 
 # %% ../../nbs/training/pretrain.ipynb #c9ca8240
