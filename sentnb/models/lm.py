@@ -360,19 +360,20 @@ def save(self: LanguageModel, folder: str | Path) -> Path:
     self.tokenizer.save(folder)
     return atomic_write(folder / "config.json", json.dumps(self.description(), indent=1)).parent
 
-# %% ../../nbs/models/lm.ipynb #6c7b4be6
+# %% ../../nbs/models/lm.ipynb #350aa0c0
 def find_model(path: str | Path | None = None) -> Path: # path, name, or None for the model that ships with the package
     "The folder that holds a model's `config.json`. Raises SentnbError when there is none."
     released = Path(str(files("sentnb"))) / "released"
-    names = [f.parent.name for f in released.glob("*/config.json")]
-    folder = released / "default" if path is None else released / str(path) if str(path) in names else Path(path)
-    if folder.is_file() and path is None: folder = released / folder.read_text(encoding="utf-8").strip()
-    if path is None and not folder.is_dir(): raise SentnbError("no model ships with this installation: pass the path of a checkpoint")
-    if not folder.is_dir(): raise SentnbError(f"there is no model {str(path)!r}{suggest(path, names)}: pass a checkpoint folder{' or one of ' + ', '.join(sorted(names)) if names else ''}")
-    for pointer in (folder / "best", folder / "latest"):
-        if not (folder / "config.json").exists() and pointer.is_file(): folder = folder / pointer.read_text(encoding="utf-8").strip()
-    if not (folder / "config.json").exists(): raise SentnbError(f"{folder.name} holds no model: there is neither config.json in it nor a file 'best' or 'latest' that names a step")
-    return folder
+    names = sorted(f.parent.name for f in released.glob("*/config.json"))
+    if path is None:
+        if not (released / "default").is_file(): raise SentnbError("no model ships with this installation: pass the path of a checkpoint")
+        path = (released / "default").read_text(encoding="utf-8").strip()
+    folder = released / str(path) if str(path) in names else Path(path)
+    if not folder.is_dir(): raise SentnbError(f"there is no model {str(path)!r}{suggest(path, names)}: pass a checkpoint folder" + (f" or one of {', '.join(names)}" if names else ""))
+    steps = [folder / p.read_text(encoding="utf-8").strip() for p in (folder / "best", folder / "latest") if p.is_file()]
+    for place in (folder, *steps):
+        if (place / "config.json").is_file(): return place
+    raise SentnbError(f"{folder.name} holds no model: there is neither config.json in it nor a file 'best' or 'latest' that names a step")
 
 # %% ../../nbs/models/lm.ipynb #67c2ce05
 def read_description(folder: Path) -> dict:

@@ -113,10 +113,15 @@ def pointwise(like: torch.Tensor):
     fused = _fused_steps() if like.is_cuda and like.dtype != torch.float64 else None
     return fused or SimpleNamespace(multiply_forward=multiply_forward, gates_forward=gates_forward, gates_backward=gates_backward, multiply_backward=multiply_backward)
 
-# %% ../../nbs/models/recurrent.ipynb #f502b4cf
+# %% ../../nbs/models/recurrent.ipynb #e243f8ba
+def _sum_by_product(d, rows, n):
+    "Sum rows of d (N, width) into n rows, as a product with a matrix of zeros and ones: exact sums in half precision, in a fixed order."
+    return d.new_zeros(n, len(d)).scatter_(0, rows[None], 1.) @ d
+
 def _table_gradient(d, table, rows, dense):
     "Sum the gradients (T, B, width) of the rows that were taken into that of the table."
     if dense: return d.flatten(0, 1)
+    if d.is_cuda: return _sum_by_product(d.flatten(0, 1), rows.flatten(), len(table))
     return torch.zeros_like(table).index_add_(0, rows.flatten(), d.flatten(0, 1))
 
 def _outer(d, x):
