@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['rank_by_weight', 'best_thresholds', 'single_unit_accuracy', 'Neuron', 'find_neuron', 'unit_scores', 'fit_units',
-           'powers_of_two', 'k_sweep', 'labelled_subset', 'label_efficiency', 'extremes']
+           'powers_of_two', 'tested', 'k_sweep', 'labelled_subset', 'label_efficiency', 'extremes']
 
-# %% ../../nbs/tasks/neurons.ipynb #d0ff9911
+# %% ../../nbs/tasks/neurons.ipynb #d033f649
 from dataclasses import dataclass, replace
 
 import numpy as np
 from ..core import SentnbError
 from .regression import Fit, LinearClassifier, fit, label_columns, n_nonzero, scores
+from .statistics import bootstrap_interval
 
 # %% ../../nbs/tasks/neurons.ipynb #e0b380f8
 def rank_by_weight(clf: LinearClassifier # a fitted classifier
@@ -90,23 +91,27 @@ def fit_units(train: tuple, # (features, labels)
     coef[:, units] = few.classifier.coef
     return replace(few, classifier=replace(few.classifier, coef=coef))
 
-# %% ../../nbs/tasks/neurons.ipynb #b79de000
+# %% ../../nbs/tasks/neurons.ipynb #9eff76f5
 def powers_of_two(n: int # the largest value
                  ) -> list[int]:
     "1, 2, 4, 8 … and n itself."
     return sorted({2 ** i for i in range(n.bit_length()) if 2 ** i <= n} | {n})
 
+def tested(f: Fit, test: tuple) -> dict:
+    "Test accuracy of a fit, with its 95 % interval."
+    right = scores(f.classifier, *test)
+    return dict(test_accuracy=float(right.mean()), interval=bootstrap_interval(right))
+
 def k_sweep(train: tuple, val: tuple, test: tuple, # (features, labels) each
             order,                    # units, best first
             ks: list[int] | None = None, # how many units; powers of two and all if None
             **kwargs,                 # Cs, refit, solver, tol, device of `fit`
-           ) -> list[dict]:           # a row a k: k, C, n_nonzero, val_accuracy, test_accuracy
+           ) -> list[dict]:           # a row a k: k, C, n_nonzero, val_accuracy, test_accuracy, interval
     "Accuracy of the best k units of a ranking."
     rows = []
     for k in ks or powers_of_two(len(order)):
         f = fit_units(train, val, order[:k], **kwargs)
-        rows.append(dict(k=k, C=f.C, n_nonzero=n_nonzero(f.classifier), val_accuracy=float(scores(f.classifier, *val).mean()),
-                         test_accuracy=float(scores(f.classifier, *test).mean())))
+        rows.append(dict(k=k, C=f.C, n_nonzero=n_nonzero(f.classifier), val_accuracy=float(scores(f.classifier, *val).mean())) | tested(f, test))
     return rows
 
 # %% ../../nbs/tasks/neurons.ipynb #49bbf915
@@ -120,19 +125,19 @@ def labelled_subset(labels,   # (N,) one class each
     if not len(first) <= size <= len(labels): raise SentnbError(f"a subset of {size} cannot be: there are {len(first)} classes and {len(labels)} examples")
     return np.concatenate([order[first], np.delete(order, first)])[:size]
 
-# %% ../../nbs/tasks/neurons.ipynb #eb05678b
+# %% ../../nbs/tasks/neurons.ipynb #a78c9a26
 def label_efficiency(train: tuple, val: tuple, test: tuple, # (features, labels) each
                      sizes: tuple[int, ...] = (11, 30, 100, 300, 1000, 3000), # labelled examples; 11 is Radford's first landmark
                      seeds: int = 5,  # draws of each size
                      **kwargs,        # Cs, refit, solver, tol, device of `fit`
-                    ) -> list[dict]:  # a row a draw: size, seed, n_nonzero, test_accuracy
+                    ) -> list[dict]:  # a row a draw: size, seed, n_nonzero, test_accuracy, interval
     "Accuracy against the number of labelled training examples; all of them last."
     rows = []
     draws = [(s, seed) for s in sizes if s < len(train[1]) for seed in range(seeds)] + [(len(train[1]), 0)]
     for size, seed in draws:
         keep = np.sort(labelled_subset(train[1], size, seed))
         f = fit((train[0][keep], train[1][keep]), val, **kwargs)
-        rows.append(dict(size=size, seed=seed, n_nonzero=n_nonzero(f.classifier), test_accuracy=float(scores(f.classifier, *test).mean())))
+        rows.append(dict(size=size, seed=seed, n_nonzero=n_nonzero(f.classifier)) | tested(f, test))
     return rows
 
 # %% ../../nbs/tasks/neurons.ipynb #0eda3be0
