@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['help_out', 'attempt', 'start_helper', 'Crew', 'n_helpers']
 
-# %% ../../nbs/data/crew.ipynb #1019d001
-import multiprocessing, os, queue, signal, threading
+# %% ../../nbs/data/crew.ipynb #52d6edcd
+import gc, multiprocessing, os, queue, signal, threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,10 +14,11 @@ from fastcore.basics import patch
 
 from ..core import SentnbError
 
-# %% ../../nbs/data/crew.ipynb #9584ae6d
+# %% ../../nbs/data/crew.ipynb #00b15ff7
 def help_out(pipe, function: Callable):
     "The life of a helper: say hello, then answer until the pipe closes."
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # Ctrl-C is for the process that started us; it hangs up
+    gc.freeze()                                       # what the imports made stays: do not look through it again and again
     try:
         pipe.send("ready")
         while True: pipe.send(attempt(function, pipe.recv()))
@@ -102,13 +103,16 @@ def map(self: Crew,
         elif error is not None: raise error
         else: done += 1; yield result
 
-# %% ../../nbs/data/crew.ipynb #aa3ee24e
+# %% ../../nbs/data/crew.ipynb #b9befc2a
 @patch
-def __enter__(self: Crew) -> Crew: return self
+def __enter__(self: Crew) -> Crew:
+    gc.freeze()
+    return self
 
 @patch
 def __exit__(self: Crew, *problem):
     self.stop.set()
+    gc.unfreeze()
     for pipe, process in self.helpers:
         process.terminate(); process.join(); pipe.close()
 
