@@ -44,18 +44,20 @@ def markdown_table(rows: list[dict]) -> str: # rows with the same keys, or some 
     line = lambda cells: "| " + " | ".join(cells) + " |"
     return "\n".join([line(names), line(["---"] * len(names)), *(line([figure(row[k]) if row.get(k) is not None else "" for k in names]) for row in rows)])
 
-# %% ../../nbs/viz/pages.ipynb #6284745c
+# %% ../../nbs/viz/pages.ipynb #e1434aef
 def flatten(value,           # a figure, or dicts and lists of them
             name: str = "",  # the name so far
            ) -> list[tuple[str, object]]: # dotted name, plain value
-    "Named figures as one flat list; a row of a table is named by its first text column."
+    "Named figures as one flat list; a row of a table is named by its first text."
     if isinstance(value, dict): return [x for k, v in value.items() for x in flatten(v, f"{name}.{k}".strip("."))]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [x for row in value for x in flatten(_rest(row), f"{name} [{_title(row)}]")]
     return [(name, value)]
 
-def _title(row: dict) -> str: return " · ".join(str(v) for v in row.values() if isinstance(v, str))
-def _rest(row: dict) -> dict: return {k: v for k, v in row.items() if not isinstance(v, str)}
+def _title(row: dict) -> str: return str(next((v for v in row.values() if isinstance(v, str)), ""))
+def _rest(row: dict) -> dict:
+    first = next((k for k, v in row.items() if isinstance(v, str)), None)
+    return {k: v for k, v in row.items() if k != first}
 
 # %% ../../nbs/viz/pages.ipynb #b051d42c
 def _section(run: Run, link: str) -> list[str]:
