@@ -103,20 +103,20 @@ def prune(folder: Path,               # a cache folder
         total += path.stat().st_size
         if total > limit: path.unlink(missing_ok=True)
 
-# %% ../../nbs/tasks/features.ipynb #49d6c1f3
+# %% ../../nbs/tasks/features.ipynb #81970499
 def features(lm,                         # a model with `featurize` and `fingerprint`
              texts: list[str],           # N texts, raw: the model cleans them its own way
              state: str = "cell",        # "cell" or "hidden"
              layers: str = "last",       # "last" or "all"
              pool: tuple[str, ...] = ("last",), # of "last", "max", "min", "mean": concatenated
-             batch_size: int | None = None, # texts at once, halved when memory runs out; None: 128 on a processor, 512 on a GPU
+             batch_size: int | None = None, # texts at once, halved when memory runs out; None: 128, or 512 where there is a GPU
              cache: str | Path | None = "auto", # folder of stored features; None computes in memory
              progress: bool = False,     # show a bar
             ) -> np.ndarray:             # (N, D) float32, memory-mapped and read-only when cached
     "Features of texts, from the cache where it holds them. Raises `SentnbError` for an empty list."
     if not len(texts): raise SentnbError("there are no texts to compute features of")
     settings, folder = dict(state=state, layers=layers, pool=tuple(pool)), features_folder(cache)
-    blocks = walk(lm, texts, settings, batch_size or (512 if lm.device.type == "cuda" else 128), progress)
+    blocks = walk(lm, texts, settings, batch_size or (512 if torch.cuda.is_available() else 128), progress)
     if folder is None: return assemble(blocks, len(texts))
     path = folder / f"{feature_key(lm, texts, settings)}.npy"
     if (found := open_features(path, len(texts))) is None:

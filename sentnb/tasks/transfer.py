@@ -76,8 +76,8 @@ def rank_units(result_fit: Fit, # the fit on all units
     by_weight, alone = rank_by_weight(result_fit.classifier), single_unit_accuracy(train, val)
     return by_weight, by_weight[np.argsort(-alone[by_weight], kind="stable")], alone
 
-# %% ../../nbs/tasks/transfer.ipynb #5f10387c
-def transfer(lm,                  # a language model: `featurize`, `fingerprint` and `device` are used
+# %% ../../nbs/tasks/transfer.ipynb #60cdba9c
+def transfer(lm,                  # a language model: `featurize` and `fingerprint` are all that is used
              train, val, test,    # each with .texts and .labels
              rank: str = "accuracy",      # what makes a unit "the" neuron: "accuracy" alone on validation, or "weight" as in the papers
              Cs: tuple[float, ...] = CS,  # values of C; the papers' nine by default
