@@ -40,7 +40,7 @@ class PretrainConfig:
     weight_norm: bool = True       # on the recurrent matrices, or the transformer's matrices and its head; never on embeddings
     tied: bool = False             # output head shares the embedding
     recompute: bool = False        # compute activations again in the backward pass, to save memory
-    compile: bool = False          # transformer on a GPU: fuse each block with torch.compile; a minute at the start, faster steps after
+    compile: bool = False          # transformer on a GPU: fuse the operations of each block with torch.compile, which takes its time at the first step
     n_heads: int = 8               # transformer: attention heads
     ffn_size: int = 3072           # transformer: width of the feed-forward layers
     max_positions: int = 256       # transformer: rows of the position table
