@@ -16,7 +16,7 @@ def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus
 def one_thread(): torch.set_num_threads(1)
 
 KINDS = dict(fp16=dict(precision="fp16"), bf16_cpu_masters=dict(precision="bf16", master_device="cpu"), dropout=dict(n_layers=2, dropout=.3, backbone="lstm"),
-             gru_sgd=dict(backbone="gru", optimizer="SGD", lr=.1, clip=1.), cosine=dict(schedule="cosine", warmup=5, tied=True),
+             gru_sgd=dict(backbone="gru", optimizer="SGD", lr=.1, clip=1., schedule="cosine", warmup=5, tied=True),
              transformer=dict(backbone="transformer", hidden_size=16, embedding_size=16, n_layers=2, n_heads=2, ffn_size=32, dropout=.1))
 
 @pytest.mark.parametrize("kind", KINDS)
