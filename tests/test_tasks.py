@@ -68,6 +68,15 @@ def test_every_solver_is_held_to_the_same_objective():
     assert objective(A, y, free, .5) != pytest.approx(objective(A, y, free * 0, .5) + 0., abs=1e-9)   # the intercept is penalised, and counts
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_minimum():
+    rng = np.random.default_rng(0)
+    X, labels = rng.normal(size=(500, 40)).astype(np.float32), rng.random(500) < .5
+    y = torch.from_numpy(np.where(labels, 1., -1.))
+    here, there = (solve(with_ones(X, d), y.to(d), .5, tol=1e-6) for d in ("cpu", "cuda"))
+    assert there.w.is_cuda and torch.allclose(here.w, there.w.cpu(), atol=1e-5)
+
+
 def test_an_unfinished_fit_warns_with_its_C():
     rng = np.random.default_rng(0)
     A, y = with_ones(rng.normal(size=(200, 30))), torch.from_numpy(np.where(rng.random(200) < .5, 1., -1.))

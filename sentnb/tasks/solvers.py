@@ -99,7 +99,7 @@ def working_set(w: torch.Tensor,     # (D,) weights
     best = torch.argsort(excess, descending=True)[:size]
     return best[excess[best] > 0]
 
-# %% ../../nbs/tasks/solvers.ipynb #26abf360
+# %% ../../nbs/tasks/solvers.ipynb #19b7e197
 def solve_torch(A, y, C, w0, tol, max_iter) -> tuple[torch.Tensor, float]: # weights, duality gap
     "Proximal Newton with feature-sign search over a working set, on whatever device `A` lives."
     w = w0
@@ -121,7 +121,7 @@ def solve_torch(A, y, C, w0, tol, max_iter) -> tuple[torch.Tensor, float]: # wei
 def descend(A, y, w, step, slope, C) -> torch.Tensor | None:
     "The first of w + step, w + step/2, … that lowers the objective enough; None when rounding leaves nothing to gain."
     now, promised = objective(A, y, w, C), float(slope @ step + (w + step).abs().sum() - w.abs().sum())
-    for t in .5 ** np.arange(30):
+    for t in (.5 ** k for k in range(30)):
         if objective(A, y, w + t * step, C) <= now + 1e-4 * t * promised: return w + t * step
 
 # %% ../../nbs/tasks/solvers.ipynb #0dd9ea09
