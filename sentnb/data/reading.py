@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'PACKINGS', 'RECORD_LIMIT', 'file_format', 'decompressor', 'unpack', 'opened', 'chunks', 'damaged', 'Block',
-           'cut', 'whole_records', 'array_to_lines', 'take_header', 'csv_reader', 'read_blocks', 'Bad', 'parse_line',
-           'parse_literal', 'records', 'readable', 'Document', 'Keys', 'number', 'to_document', 'no_text',
+           'record_end', 'whole_records', 'array_to_lines', 'take_header', 'csv_reader', 'read_blocks', 'Bad',
+           'parse_line', 'parse_literal', 'records', 'readable', 'Document', 'Keys', 'number', 'to_document', 'no_text',
            'parse_block', 'check_share', 'quarantine_line', 'read_documents']
 
 # %% ../../nbs/data/reading.ipynb #ffcf3b32
@@ -83,7 +83,7 @@ def damaged(error: Exception,  # what reading a packed file raised
     bz2_says = type(error) is OSError and error.errno is None
     if packed or bz2_says: return SentnbError(f"{Path(path).name} is damaged or cut off ({error}): fetch it again")
 
-# %% ../../nbs/data/reading.ipynb #a0951d55
+# %% ../../nbs/data/reading.ipynb #e913104b
 class Block(NamedTuple):
     "A stretch of whole records."
     file: str            # name of the file, without folders
@@ -95,22 +95,25 @@ class Block(NamedTuple):
 
 RECORD_LIMIT = 2**26     # bytes: a "record" larger than this is a missing quote or line end
 
-def cut(data: bytes, format: str) -> int:
-    "How many bytes of `data` are whole records."
-    end = data.rfind(b"\n") + 1
-    while format == "csv" and end and data.count(b'"', 0, end) % 2: end = data.rfind(b"\n", 0, end - 1) + 1
-    return end
+def record_end(data: bytes, size: int, format: str) -> int:
+    "Where the first record ends that reaches byte `size`; 0 if none does."
+    at, quotes = size - 1, data.count(b'"', 0, size - 1) if format == "csv" else 0
+    while (end := data.find(b"\n", at)) >= 0:
+        if format == "csv": quotes += data.count(b'"', at, end)
+        if quotes % 2 == 0: return end + 1
+        at = end + 1
+    return 0
 
-# %% ../../nbs/data/reading.ipynb #f72a8a56
-def whole_records(pieces: Iterable[bytes], format: str, file: str) -> Iterator[bytes]:
-    "Join and cut again, at ends of records. Raises `SentnbError` when a record has no end."
+# %% ../../nbs/data/reading.ipynb #5fe62294
+def whole_records(pieces: Iterable[bytes], format: str, file: str, size: int) -> Iterator[bytes]:
+    "Join and cut again: blocks of whole records, of at least `size` bytes but for the last. Raises `SentnbError` when a record has no end."
     rest = b""
     for piece in pieces:
         rest += piece
-        if end := cut(rest, format):
+        while len(rest) >= size and (end := record_end(rest, size, format)):
             yield rest[:end]
             rest = rest[end:]
-        if len(rest) > RECORD_LIMIT: raise SentnbError(f"{file} has a record of more than {RECORD_LIMIT >> 20} MB, probably after a stray quote: mend the file")
+        if len(rest) > RECORD_LIMIT + size: raise SentnbError(f"{file} has a record of more than {RECORD_LIMIT >> 20} MB, probably after a stray quote: mend the file")
     if rest.strip(): yield rest
 
 # %% ../../nbs/data/reading.ipynb #0129d796
@@ -144,7 +147,7 @@ def csv_reader(lines: Iterable[str], format: str):
     csv.field_size_limit(RECORD_LIMIT)
     return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if format == "tsv" else csv.reader(lines)
 
-# %% ../../nbs/data/reading.ipynb #d9a74086
+# %% ../../nbs/data/reading.ipynb #936eddfc
 def read_blocks(path: str | Path,        # a data file
                 encoding: str = "utf-8", # of its text
                 size: int = 2**20,       # bytes of a block, about
@@ -158,7 +161,7 @@ def read_blocks(path: str | Path,        # a data file
             first = next(pieces, b"")
             pieces = itertools.chain([first], pieces)
             if first.lstrip()[:1] == b"[": pieces = array_to_lines(pieces, name)
-        for data in whole_records(pieces, format, name):
+        for data in whole_records(pieces, format, name, size):
             header, used = take_header(data, format) if line == 1 else (header, 0)
             yield Block(name, format, header, line + data.count(b"\n", 0, used), data[used:], file.tell())
             line += data.count(b"\n")
