@@ -206,6 +206,22 @@ def test_too_many_broken_lines_stop_the_job(tmp_path):
     assert not (tmp_path / "c" / "manifest.json").exists()
 
 
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    for content in ("", '{"text": "  <br />"}\n' * 3):
+        (tmp_path / "a.jsonl").write_text(content)
+        with pytest.raises(SentnbError, match="no document is left to train on"):
+            prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"), processes=1))
+
+
+def test_packing_makes_no_difference(tmp_path):
+    "The same lines, plain, as gz and as xz, make the same corpus."
+    import lzma
+    lines = Path(write_corpus(tmp_path / "r.jsonl", 9)).read_bytes()
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(lines, 1)); (tmp_path / "r.jsonl.xz").write_bytes(lzma.compress(lines, preset=0))
+    made = [prepare(PrepareConfig(data=(str(tmp_path / name),), folder=str(tmp_path / name[7:] / "c"), processes=1))["splits"] for name in ("r.jsonl", "r.jsonl.gz", "r.jsonl.xz")]
+    assert made[0] == made[1] == made[2]
+
+
 def test_legacy_and_saved_tokenizers(source, tmp_path):
     from sentnb.data.tokenizers import SentencePieceTokenizer
     tok = SentencePieceTokenizer.train([" ".join(WORDS[i:i + 50]) for i in range(400)], vocab_size=400, model_type="bpe")

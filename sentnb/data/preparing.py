@@ -354,11 +354,12 @@ def get_tokenizer(config: PrepareConfig, c: Catalogue, n_parts: int, skip: int) 
     if (c.work / "tokenizer.json").is_file(): return load_tokenizer(c.work)
     return SentencePieceTokenizer.train(sample(c, n_parts, skip, config.sample_bytes), config.vocab_size, config.tokenizer)
 
-# %% ../../nbs/data/preparing.ipynb #184c5ae4
+# %% ../../nbs/data/preparing.ipynb #ea6b74e0
 def make_parts(config: PrepareConfig, work: Path, crew: Crew) -> tuple[dict[str, list[Path]], Tokenizer, tuple[int, int]]:
     "Make all parts that are not there yet; returns them by source, the tokenizer, and the sizes of val and test."
     c = catalogue(work)
     stays = {s: sum(int(c.keep[c.starts[i]:c.starts[i + 1]].sum()) for i in c.of(s)) for s in ("train", "val", "test")}
+    if not stays["train"]: raise SentnbError("no document is left to train on: the files are empty, or all their texts are excluded, empty or copies")
     sizes = split_sizes(stays["train"], config.split, [s for s in ("val", "test") if getattr(config, s)])
     n_parts = {s: max(1, -(-sum(c.facts[i]["text"] for i in c.of(s)) // PART_BYTES)) for s in stays if c.of(s)}
     tokenizer = get_tokenizer(config, c, n_parts.get("train", 1), sum(sizes))
