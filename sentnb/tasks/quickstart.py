@@ -22,7 +22,7 @@ from .probes import PROPERTIES
 from .transfer import Split, TransferResult
 from ..training.pretrain import PretrainConfig
 
-# %% ../../nbs/tasks/quickstart.ipynb #bf688ecb
+# %% ../../nbs/tasks/quickstart.ipynb #54397538
 @dataclass(frozen=True)
 class QuickstartConfig:
     "What the quickstart may be told."
@@ -39,7 +39,7 @@ class QuickstartConfig:
     probe_documents: int = 20      # held-out reviews on which units are chosen, and as many on which they are measured
     labelled_sentences: int = 8500 # sentences with a label, for the sentiment classifier
     prime_bytes: int = 2_000_000   # training text that the compressors may know beforehand
-    threads: int = 1               # of the processor: for 256 units a second one adds little, and costs much where the machine is shared
+    threads: int = 1               # of the processor: one is enough for 256 units, and does not suffer where the machine is shared
     seed: int = 0                  # of the split and of the weights
 
 # %% ../../nbs/tasks/quickstart.ipynb #8a82e401
@@ -99,10 +99,10 @@ def other_model(checkpoint: str,  # "" or what `LanguageModel.load` takes
     name = f"{Path(checkpoint).name or 'released model'}, {lm.config.hidden_size} units"
     return {name if (part := share_read(lm)) == 1 else f"{name}, on {part:.0%} of the texts": lm}
 
-# %% ../../nbs/tasks/quickstart.ipynb #a2b2dd16
+# %% ../../nbs/tasks/quickstart.ipynb #0d5f513c
 def telling(texts: Sequence[str],   # to choose from
             prop: str,              # one of `PROPERTIES`
-            max_bytes: int = 700,   # a heat-map that fits on a screen
+            max_bytes: int = 1200,  # a heat-map that fits on a screen
            ) -> str:                # the longest short text, should the property occur in none
     "The text in which a property is switched on most often."
     if prop not in PROPERTIES: raise SentnbError(f"no property {prop!r}{suggest(prop, PROPERTIES)}: choose from {', '.join(PROPERTIES)}")

@@ -69,7 +69,7 @@ def bars(values: Mapping[str, float],  # what each bar is called, and how long i
     picture.alt = f"Bars, {unit}: " + ", ".join(f"{n} {values[n]:{form}}" for n in names) + (f"; dashed line at {chance:{form}}" if chance is not None else "")
     return picture
 
-# %% ../../nbs/viz/plots.ipynb #e9c656a8
+# %% ../../nbs/viz/plots.ipynb #3f886d35
 def _level(ax, value: float, name: str):
     "A dashed, named horizontal line."
     ax.axhline(value, color="#555", linestyle="--", linewidth=1)
@@ -88,7 +88,7 @@ def loss_curve(metrics: pd.DataFrame,              # columns step, split, bits_p
     drawn = np.concatenate([r.bits_per_character for r in rows.values()] + [list(levels.values())])
     if len(drawn): ax.set_ylim(.95 * drawn.min(), 1.05 * max(np.quantile(drawn, .9), *levels.values(), drawn.min()))
     ax.set_xlabel("optimizer step"); ax.set_ylabel("bits per character\n(the start is cut off)")
-    if ax.get_legend_handles_labels()[0]: ax.legend(loc="upper right", frameon=False)
+    if ax.get_legend_handles_labels()[0]: ax.legend(loc="lower left", frameon=False)
     val = rows.get("val", ())
     picture.alt = f"Held-out bits per character: {val.bits_per_character.iloc[-1]:.3f} at step {val.step.iloc[-1]}" if len(val) else "No held-out measurement yet"
     return picture

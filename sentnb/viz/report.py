@@ -50,13 +50,14 @@ def tidy(notebook: nbformat.NotebookNode, # an executed notebook
         cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
     return notebook
 
-# %% ../../nbs/viz/report.ipynb #1911d9a1
+# %% ../../nbs/viz/report.ipynb #aca8a41b
 _TEMPLATE = """{% extends 'basic/index.html.j2' %}
 {% block input %}
 {%- set tags = cell.metadata.get('tags', []) -%}
 {%- set name = 'parameters given to this run' if 'injected-parameters' in tags else 'parameters and their defaults' if 'parameters' in tags else 'code' -%}
 {%- if cell.source.strip() -%}
-<details><summary>{{ name }}, {{ cell.source.splitlines() | length }} lines</summary>{{ super() }}</details>
+{%- set lines = cell.source.splitlines() | length -%}
+<details><summary>{{ name }}, {{ lines }} line{{ '' if lines == 1 else 's' }}</summary>{{ super() }}</details>
 {%- endif -%}
 {% endblock input %}"""
 
