@@ -99,10 +99,10 @@ def other_model(checkpoint: str,  # "" or what `LanguageModel.load` takes
     name = f"{Path(checkpoint).name or 'released model'}, {lm.config.hidden_size} units"
     return {name if (part := share_read(lm)) == 1 else f"{name}, on {part:.0%} of the texts": lm}
 
-# %% ../../nbs/tasks/quickstart.ipynb #0d5f513c
+# %% ../../nbs/tasks/quickstart.ipynb #a2b2dd16
 def telling(texts: Sequence[str],   # to choose from
             prop: str,              # one of `PROPERTIES`
-            max_bytes: int = 1200,  # a heat-map that fits on a screen
+            max_bytes: int = 700,   # a heat-map that fits on a screen
            ) -> str:                # the longest short text, should the property occur in none
     "The text in which a property is switched on most often."
     if prop not in PROPERTIES: raise SentnbError(f"no property {prop!r}{suggest(prop, PROPERTIES)}: choose from {', '.join(PROPERTIES)}")
