@@ -95,7 +95,7 @@ def stream_blocks(stream: Iterable[bytes], # lines, as a binary file gives them
     if format not in INPUTS: raise SentnbError(f"no input format {format!r}: choose from {', '.join(INPUTS)}{suggest(format, INPUTS)}")
     if format == "text": stream = (json.dumps({text_key: line.decode(errors="surrogateescape").rstrip("\r\n")}).encode() + b"\n" for line in stream)
     kind, line, header, used = "json" if format == "text" else format, 1, None, 0
-    for data in whole_records(stream, kind, "standard input"):
+    for data in whole_records(stream, kind, "standard input", size=1):
         if line == 1: header, used = take_header(data, kind)
         yield Block("standard input", kind, header, line + data.count(b"\n", 0, used), data[used:], consumed=0)
         line, used = line + data.count(b"\n"), 0
