@@ -19,6 +19,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 quickstart: $(READY)
 	@if [ -n "$$SENTNB_SENTENCE" ]; then $(BIN)/sentnb run quickstart -p sentence "$$SENTNB_SENTENCE"; else $(BIN)/sentnb run quickstart; fi
 
+test: export OMP_NUM_THREADS = 1
 test: $(READY)
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 2 -m "not slow" tests

@@ -62,7 +62,7 @@ def _parameter(node: ast.stmt, lines: list[str], path) -> Parameter:
     if not isinstance(target, ast.Name): raise SentnbError(f"{Path(path).name}: line {node.lineno} of the parameters cell is not 'name = literal'")
     return Parameter(target.id, value, lines[node.end_lineno - 1][node.end_col_offset:].strip().removeprefix("#").strip())
 
-# %% ../nbs/execute.ipynb #5cc3b346
+# %% ../nbs/execute.ipynb #451dd956
 def check(given: Mapping,                # name → value
           known: dict[str, Parameter],   # from `declared`
          ) -> dict:                      # the given values, integers made floats where the default is one
@@ -72,9 +72,9 @@ def check(given: Mapping,                # name → value
 def _checked(name, value, known):
     if name not in known: raise SentnbError(f"unknown parameter {name!r}{suggest(name, known)}: the notebook takes {', '.join(known)}")
     default = known[name].default
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)): return list(value)   # papermill knows no tuples
     if default is None or type(value) is type(default): return value
     if isinstance(default, float) and type(value) is int: return float(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)): return type(default)(value)
     raise SentnbError(f"parameter {name!r} must be {type(default).__name__}, not {value!r} ({type(value).__name__})")
 
 def from_text(name: str, text: str, known: dict[str, Parameter]):
