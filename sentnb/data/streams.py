@@ -104,12 +104,12 @@ def fill(self: ShardStream,
         reset[first - at] = first == walk.start[k]
     return max(0, end - at)
 
-# %% ../../nbs/data/streams.ipynb #4edd3771
+# %% ../../nbs/data/streams.ipynb #9e3a33e7
 @patch
 def block(self: ShardStream,
           window: int, # the first window
           n: int,      # how many
-         ) -> Batch:   # of n * seq_len positions
+         ) -> list[np.ndarray]: # inputs, targets, reset and mask, (rows, n * seq_len) each
     "Several windows of all rows, end to end."
     length, at = n * self.seq_len, window * self.seq_len
     shape, before = (len(self.rows), length + 1), int(at > 0)
@@ -118,20 +118,20 @@ def block(self: ShardStream,
         filled = self.fill(walk, at - before, targets[r, 1 - before:], reset[r, 1 - before:])
         mask[r, 1 - before:1 - before + filled] = True
     inputs = np.where(reset[:, 1:] | ~mask[:, 1:], 0, targets[:, :-1])
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in (inputs, targets[:, 1:], reset[:, 1:], mask[:, 1:])))
+    return [inputs, targets[:, 1:], reset[:, 1:], mask[:, 1:]]
 
-# %% ../../nbs/data/streams.ipynb #2064d07e
-BLOCK = 2**15   # positions that a block should have, over all rows
+# %% ../../nbs/data/streams.ipynb #6b8d756b
+BLOCK = 2**17   # positions that a block should have, over all rows
 
 @patch
 def __iter__(self: ShardStream) -> Iterator[Batch]:
     "The windows that remain in this epoch; then the stream stands at the beginning of the next."
     epoch, ahead = self.epoch, max(1, BLOCK // (len(self.rows) * self.seq_len))
     while self.window < self.n_windows:
-        block = self.block(self.window, min(ahead, self.n_windows - self.window))
-        for windows in zip(*(part.split(self.seq_len, dim=1) for part in block)):
+        n = min(ahead, self.n_windows - self.window)
+        for windows in zip(*(np.split(part, n, axis=1) for part in self.block(self.window, n))):
             self.window += 1
-            yield self.finish(Batch(*(w.contiguous() for w in windows)))
+            yield self.finish(Batch(*(torch.from_numpy(np.ascontiguousarray(w)) for w in windows)))
     if self.epoch == epoch: self.set_epoch(epoch + 1)
 
 @patch
