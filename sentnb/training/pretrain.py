@@ -209,6 +209,7 @@ def lr(self: Trainer) -> float:
 @patch
 def position(self: Trainer) -> str:
     "Where we are, for an error message."
+    self.store.wait()                 # one may be on its way to the disk
     newest = self.store.steps()
     good = f"the last good checkpoint is {self.store.at(newest[-1]).name}" if newest else "there is no checkpoint yet"
     return f"at step {self.step}, epoch {self.stream.epoch}, window {self.stream.window} of {len(self.stream)}; {good}"

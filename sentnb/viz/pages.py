@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import SentnbError, atomic_write
 from ..runs import Run, checkout_root, list_runs
 
-# %% ../../nbs/viz/pages.ipynb #fc1b3853
+# %% ../../nbs/viz/pages.ipynb #0385ce4c
 def _as_read(cell):
     "A cell as the page shows it: `#| echo: false` leaves only what it printed as Markdown."
     import nbformat
@@ -26,6 +26,7 @@ def readme_text(root: Path, # the checkout
     from nbconvert import MarkdownExporter
     nb = nbformat.read(root / "nbs" / "index.ipynb", 4)
     nb.cells = [_as_read(c) for c in nb.cells]
+    nb.metadata["language_info"] = dict(name="python")   # cleaning drops it
     text, _ = MarkdownExporter().from_notebook_node(nb)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"\]\(\.\./", "](", text)).strip() + "\n"
 
