@@ -94,16 +94,19 @@ def killed_and_resumed(program, source, folder, kills, processes, longest):
 
 
 def test_killed_and_resumed_gives_the_same_hashes(program, source, expected, tmp_path):
-    assert killed_and_resumed(program, source, tmp_path, kills=2, processes=2, longest=.3) > 0
+    assert killed_and_resumed(program, source, tmp_path, kills=2, processes=2, longest=.1) > 0
     assert contents(tmp_path) == expected
 
 
 @pytest.mark.slow
-def test_many_kills(program, source, expected, tmp_path):
+def test_many_kills(program, tmp_path):
+    "A corpus of several seconds' work, killed six times in each of four rounds, on one and on two processes."
+    source = write_corpus(tmp_path / "large.jsonl.gz", 80)
+    prepare(PrepareConfig(data=(source,), folder=str(tmp_path / "whole"), processes=1))
     for round in range(4):
         folder = tmp_path / str(round); folder.mkdir()
-        assert killed_and_resumed(program, source, folder, kills=6, processes=1 + round % 2, longest=1.2) > 0
-        assert contents(folder) == expected
+        assert killed_and_resumed(program, source, folder, kills=6, processes=1 + round % 2, longest=.5) > 1
+        assert contents(folder) == contents(tmp_path / "whole")
 
 
 class Interrupted(Exception): pass
