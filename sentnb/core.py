@@ -6,14 +6,13 @@
 __all__ = ['SentnbError', 'suggest', 'fits', 'from_dict', 'type_name', 'parse_yaml', 'read_yaml', 'atomic_write', 'sync_folder',
            'disk_full', 'write_yaml', 'sha256_file', 'seed_everything', 'pick_device', 'progress']
 
-# %% ../nbs/core.ipynb #2e276ada
+# %% ../nbs/core.ipynb #6eb1c764
 import dataclasses, difflib, errno, hashlib, os, random, re, sys, tempfile, types, typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from tqdm import tqdm
 
@@ -140,14 +139,16 @@ def sha256_file(path: str | Path, # any file
     "SHA-256 of a file's content."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/core.ipynb #7bd46760
+# %% ../nbs/core.ipynb #505ab661
 def seed_everything(seed: int): # any non-negative integer below 2**32
     "Seed Python's, NumPy's and torch's generators, on every device."
+    import torch
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
 
 def pick_device(name: str = "auto", # "auto", "cpu", "cuda" or "cuda:1"
-               ) -> torch.device:   # "auto": the first CUDA device, else the processor
+               ) -> "torch.device": # "auto": the first CUDA device, else the processor
     "The device to compute on. Raises `SentnbError` when the one asked for is not there."
+    import torch
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     try: device = torch.device(name)
     except RuntimeError: raise SentnbError(f"no device {name!r}: choose auto, cpu or cuda{suggest(name, ['auto', 'cpu', 'cuda'])}") from None

@@ -6,13 +6,12 @@
 __all__ = ['PACKAGES', 'process_id', 'is_alive', 'environment', 'checkout_root', 'runs_root', 'utc_now', 'Run', 'to_json',
            'list_runs']
 
-# %% ../nbs/runs.ipynb #6df2c60f
+# %% ../nbs/runs.ipynb #93929737
 import hashlib, importlib.metadata, importlib.util, json, os, platform, socket, subprocess, sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
 from fastcore.basics import patch
 from .core import SentnbError, atomic_write, disk_full, read_yaml, write_yaml
 
@@ -43,7 +42,7 @@ def is_alive(process: Mapping, # what `process_id` returned, perhaps long ago
     here = process_id(process["pid"])
     return here["host"] != process["host"] or (here["started"] is not None and here["started"] == process["started"])
 
-# %% ../nbs/runs.ipynb #15d2d72e
+# %% ../nbs/runs.ipynb #105db301
 PACKAGES = "sentnb torch numpy scipy pandas scikit-learn sentencepiece safetensors papermill nbdev triton".split()
 
 def _version(package: str) -> str | None:
@@ -68,6 +67,7 @@ def _commit() -> str | None:
 
 def environment() -> dict:
     "Versions, hardware and commit, for env.json."
+    import torch
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return dict(python=platform.python_version(), system=f"{platform.system()} {platform.machine()}", processor=_processor(),
                 cores=os.cpu_count(), threads=torch.get_num_threads(), gpus=gpus, commit=_commit(),
