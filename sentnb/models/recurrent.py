@@ -7,7 +7,7 @@ __all__ = ['CELLS', 'BLOCK', 'WINDOWS', 'mlstm_cell', 'lstm_cell', 'gru_cell', '
            'multiply_forward', 'gates_forward', 'gates_backward', 'multiply_backward', 'pointwise', 'LSTMWindow',
            'gru_gates_backward', 'GRUWindow', 'RecurrentLayer', 'Recurrent', 'make_backbone']
 
-# %% ../../nbs/models/recurrent.ipynb #4b914fac
+# %% ../../nbs/models/recurrent.ipynb #2802fe45
 import importlib, importlib.util, math
 from functools import cache, partial, wraps
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core import SentnbError, suggest
-from .products import linear, new_buffer, outer, product_into, round_, turned, working
+from .products import factor, linear, new_buffer, outer, product_into, round_, turned, working
 from .weight_norm import apply_weight_norm
 
 # %% ../../nbs/models/recurrent.ipynb #6cf43b52
@@ -128,7 +128,7 @@ def pointwise(like: torch.Tensor):
     fused = _fused_steps() if like.is_cuda and like.dtype != torch.float64 else None
     return fused or SimpleNamespace(multiply_forward=multiply_forward, gates_forward=gates_forward, gates_backward=gates_backward, multiply_backward=multiply_backward)
 
-# %% ../../nbs/models/recurrent.ipynb #e243f8ba
+# %% ../../nbs/models/recurrent.ipynb #6d9f6920
 def _sum_by_product(d, rows, n):
     "Sum rows of d (N, width) into n rows, as a product with a matrix of zeros and ones: exact sums in half precision, in a fixed order."
     return d.new_zeros(n, len(d)).scatter_(0, rows[None], 1.) @ d
@@ -139,11 +139,11 @@ def _table_gradient(d, table, rows, dense):
     if d.is_cuda: return _sum_by_product(d.flatten(0, 1), rows.flatten(), len(table))
     return torch.zeros_like(table).index_add_(0, rows.flatten(), d.flatten(0, 1))
 
-def _outer(d, x):
+def _outer(d, x, dtype=None):
     "sum over steps and rows of d x^T, as one product."
-    return outer(d.flatten(0, 1), x.flatten(0, 1))
+    return outer(d.flatten(0, 1), x.flatten(0, 1), dtype)
 
-# %% ../../nbs/models/recurrent.ipynb #3c8cce3f
+# %% ../../nbs/models/recurrent.ipynb #550fff91
 def _buffers(T, steps, like, widths, c):
     "Uninitialised (T+1, B, H) `h` and `c` (in the cell's precision), and one (steps, B, width) buffer for each of `widths`."
     B, H = like.shape
@@ -189,10 +189,10 @@ class LSTMWindow(torch.autograd.Function):
                 product_into(dh, round_(dhm[t], ctx.dtype), w_mh)
             elif keep is not None: dh.mul_(kept)
         d_table = _table_gradient(dz, table, rows, ctx.dense)
-        if w_mh is None: return (None,) * 5 + (dh, dc, _outer(dz, m), None, d_table, None)
-        return (None,) * 5 + (dh, dc, _outer(dz, m), _outer(dhm, h[:-1]), d_table, _table_gradient(dmx, m_table, rows, ctx.dense))
+        if w_mh is None: return (None,) * 5 + (dh, dc, _outer(dz, m, w_h.dtype), None, d_table, None)
+        return (None,) * 5 + (dh, dc, _outer(dz, m, w_h.dtype), _outer(dhm, h[:-1], w_h.dtype), d_table, _table_gradient(dmx, m_table, rows, ctx.dense))
 
-# %% ../../nbs/models/recurrent.ipynb #384ce100
+# %% ../../nbs/models/recurrent.ipynb #87b877df
 def gru_gates_backward(gates, hn, before, dc, dx, dz):
     "Gradients `dx` of the input's and `dz` of the state's part of the pre-activations (B, 3H); in place in `dc`, that of the state carried along."
     (r, u, n), (dr, du, dn) = gates.chunk(3, 1), dx.chunk(3, 1)
@@ -240,9 +240,9 @@ class GRUWindow(torch.autograd.Function):
             product_into(dh, round_(dz[t], ctx.dtype), w_h)
             dh.mul_(kept); dc.mul_(kept)
         d_bias_n = dz[..., 2*hn.shape[2]:].sum((0, 1))
-        return (None,) * 5 + (dh, dc, _outer(dz, before), d_bias_n, _table_gradient(dx, table, rows, ctx.dense), None)
+        return (None,) * 5 + (dh, dc, _outer(dz, before, w_h.dtype), d_bias_n, _table_gradient(dx, table, rows, ctx.dense), None)
 
-# %% ../../nbs/models/recurrent.ipynb #3bce6b8c
+# %% ../../nbs/models/recurrent.ipynb #8da31467
 WINDOWS = dict(mlstm=LSTMWindow, lstm=LSTMWindow, gru=GRUWindow)
 
 class RecurrentLayer(nn.Module):
@@ -251,6 +251,7 @@ class RecurrentLayer(nn.Module):
                  input_size: int,             # width of what comes in
                  hidden_size: int,            # units
                  weight_norm: bool = True,    # learn each row's length apart
+                 forget_bias: float = 0.,     # added to the first bias of the forget gates, where there are any
                 ):
         super().__init__()
         self.kind, self.hidden_size, gates = kind, hidden_size, 3 if kind == "gru" else 4
@@ -259,20 +260,21 @@ class RecurrentLayer(nn.Module):
         if kind == "gru": shapes |= dict(bias_n=(hidden_size,))
         bound = 1 / math.sqrt(hidden_size)
         for name, shape in shapes.items(): self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+        if gates == 4: self.bias.data[hidden_size:2 * hidden_size] += forget_bias
         if weight_norm: apply_weight_norm(self, [n for n, shape in shapes.items() if len(shape) == 2])
         self.run = WINDOWS[kind].apply   # `kernels` may put a captured CUDA graph in its place
 
-# %% ../../nbs/models/recurrent.ipynb #a125601c
+# %% ../../nbs/models/recurrent.ipynb #7a6875ce
 @patch
 def window(self: RecurrentLayer,
            inputs: torch.Tensor,  # (N, inputs): a table, or one row for every step and batch row, in that order
           ) -> tuple:             # what `WINDOWS` multiply with: w_h, w_mh (or bias_n), the projected inputs
     "Everything that a window computes once: normalized weights and projected inputs."
-    extra = working(self.w_mh) if self.kind == "mlstm" else working(self.bias_n) if self.kind == "gru" else None
+    extra = factor(self.w_mh) if self.kind == "mlstm" else working(self.bias_n) if self.kind == "gru" else None
     m_table = working(linear(inputs, self.w_mx)) if self.kind == "mlstm" else None
-    return working(self.w_h), extra, working(linear(inputs, self.w_x, self.bias)), m_table
+    return factor(self.w_h), extra, working(linear(inputs, self.w_x, self.bias)), m_table
 
-# %% ../../nbs/models/recurrent.ipynb #33497b17
+# %% ../../nbs/models/recurrent.ipynb #c8e454d0
 @patch
 def forward(self: RecurrentLayer,
             inputs: torch.Tensor,       # (N, inputs)
@@ -282,7 +284,7 @@ def forward(self: RecurrentLayer,
             dense: bool,                # `rows` counts up from 0: every row of `inputs` is taken once
             recompute: bool = False,    # in pieces, to save memory
            ) -> tuple:                  # hidden states, in the precision of the parameters, and cells: (T, B, H) each
-    "Run a window. Half precision on a processor is imitated: float32 buffers, rounded where a GPU would write half."
+    "Run a window. Half precision on a processor: float32 buffers, rounded where a GPU would write half."
     (T, B), (h, c), train = rows.shape, state, torch.is_grad_enabled()
     w_h, extra, *tables = self.window(inputs)
     run = partial(checkpoint, self.run, use_reentrant=False) if recompute and train else self.run
@@ -295,7 +297,7 @@ def forward(self: RecurrentLayer,
     hs, cs = pieces[0] if len(pieces) == 1 else (torch.cat(x) for x in zip(*pieces))
     return hs.to(state[0].dtype), cs
 
-# %% ../../nbs/models/recurrent.ipynb #fdfc5e8a
+# %% ../../nbs/models/recurrent.ipynb #44ddc523
 class Recurrent(nn.Module):
     "One or more recurrent layers as the backbone of a language model."
     def __init__(self, kind: str,             # "mlstm", "lstm" or "gru"
@@ -305,11 +307,12 @@ class Recurrent(nn.Module):
                  dropout: float = 0.,         # between layers, in training
                  weight_norm: bool = True,    # on all matrices of the layers
                  recompute: bool = False,     # trade time for memory: see below
+                 forget_bias: float = 0.,     # of a new model's forget gates
                 ):
         super().__init__()
         if kind not in CELLS: raise SentnbError(f"no recurrent cell {kind!r}{suggest(kind, CELLS)}: choose from {', '.join(CELLS)}")
         sizes = [embedding_size] + [hidden_size] * (n_layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(kind, size, hidden_size, weight_norm) for size in sizes)
+        self.layers = nn.ModuleList(RecurrentLayer(kind, size, hidden_size, weight_norm, forget_bias) for size in sizes)
         self.dropout, self.recompute, self.output_size = dropout, recompute, hidden_size
 
     def initial_state(self, batch_size: int) -> tuple: # zeros: hidden and cell, (layers, B, H) each
@@ -385,9 +388,9 @@ def states(self: Recurrent,
     shown = torch.stack(cells if which == "cell" else hidden, 2)
     return shown.transpose(0, 1), tuple(torch.stack([s[-1] for s in both]) for both in (hidden, cells))
 
-# %% ../../nbs/models/recurrent.ipynb #23ea6d81
-def make_backbone(config,                  # an `LMConfig`: backbone, hidden_size, n_layers, dropout, weight_norm, recompute
+# %% ../../nbs/models/recurrent.ipynb #23f6cae4
+def make_backbone(config,                  # an `LMConfig`: backbone, hidden_size, n_layers, dropout, weight_norm, recompute, forget_bias
                   embedding: nn.Embedding, # what the tokens will be looked up in
                  ) -> Recurrent:
     "The recurrent backbone that a language model's config asks for."
-    return Recurrent(config.backbone, embedding.embedding_dim, config.hidden_size, config.n_layers, config.dropout, config.weight_norm, config.recompute)
+    return Recurrent(config.backbone, embedding.embedding_dim, config.hidden_size, config.n_layers, config.dropout, config.weight_norm, config.recompute, config.forget_bias)

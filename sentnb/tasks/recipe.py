@@ -18,7 +18,7 @@ from ..data.preparing import PrepareConfig, prepare
 from ..data.reading import read_documents
 from ..training.pretrain import PretrainConfig
 
-# %% ../../nbs/tasks/recipe.ipynb #a158744c
+# %% ../../nbs/tasks/recipe.ipynb #0858d1e1
 @dataclass(frozen=True)
 class ReleaseConfig:
     "What to train and release."
@@ -34,9 +34,10 @@ class ReleaseConfig:
     embedding_size: int = 256         # width of the token vectors
     n_layers: int = 1                 # layers
     tied: bool = True                 # output head shares the embedding
+    forget_bias: float = 1.           # the forget gates' first bias
     batch_size: int = 128             # rows over all processes
     seq_len: int = 128                # tokens of a row in a step
-    docs_per_shard: int = 4           # documents between two resets: features start from a zero state, so training does it often
+    docs_per_shard: int = 1           # documents between two resets: features start from a zero state, so every document of the training does
     epochs: float = 3.                # passes over the corpus
     optimizer: str = "AdamW"          # a name in torch.optim
     lr: float = 2e-3                  # at the peak
@@ -85,9 +86,9 @@ def corpus_settings(config: ReleaseConfig, folder: Path, data_dir: str | None = 
     return PrepareConfig(data=(str(reviews),), folder=str(folder), exclude=unwanted_files(data_dir), split=(98., 1., 1.),
                          tokenizer=config.tokenizer, vocab_size=config.vocab_size, seed=config.seed)
 
-# %% ../../nbs/tasks/recipe.ipynb #a8066ba4
+# %% ../../nbs/tasks/recipe.ipynb #8048228f
 def training_settings(config: ReleaseConfig, corpus: Path) -> PretrainConfig:
     "The pre-training that the recipe asks for."
-    same = "backbone hidden_size embedding_size n_layers tied batch_size seq_len docs_per_shard epochs optimizer lr weight_decay warmup schedule clip precision nproc eval_every save_every seed".split()
+    same = "backbone hidden_size embedding_size n_layers tied forget_bias batch_size seq_len docs_per_shard epochs optimizer lr weight_decay warmup schedule clip precision nproc eval_every save_every seed".split()
     return PretrainConfig(data=str(corpus), steps=0, schedule_steps=0, log_every=50, keep=2, probe="sentnb.tasks.benchmarks.sst_probe", timeout_seconds=900.,
                           **{name: getattr(config, name) for name in same})

@@ -26,7 +26,7 @@ from .distributed import StopRequest, World, die_with_parent, join_world, leave_
 from .precision import MixedPrecision, Step, make_scaler
 from .schedules import multiplier, scaled_lr
 
-# %% ../../nbs/training/pretrain.ipynb #bf4ee677
+# %% ../../nbs/training/pretrain.ipynb #0fdd71e4
 @dataclass(frozen=True)
 class PretrainConfig:
     "Settings of a pretraining run. The defaults are those of the published mLSTM."
@@ -39,6 +39,7 @@ class PretrainConfig:
     dropout: float = 0.            # between layers; in the transformer, on what each layer adds
     weight_norm: bool = True       # on the recurrent matrices, or the transformer's matrices and its head; never on embeddings
     tied: bool = False             # output head shares the embedding
+    forget_bias: float = 0.        # mlstm and lstm: the forget gates' first bias; 1 lets a new model remember longer
     recompute: bool = False        # compute activations again in the backward pass, to save memory
     compile: bool = False          # transformer on a GPU: fuse the operations of each block with torch.compile, which takes its time at the first step
     n_heads: int = 8               # transformer: attention heads
