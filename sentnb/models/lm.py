@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'LOGITS', 'PIECE', 'POOLS', 'FORMAT_VERSION', 'LMConfig', 'Head', 'LanguageModel', 'SoftmaxLoss',
-           'read_pieces', 'spread_to_bytes', 'scored_tokens', 'find_model', 'read_description', 'check_tensors',
-           'read_weights']
+           'read_pieces', 'spread_to_bytes', 'scored_tokens', 'released_folder', 'find_model', 'read_description',
+           'check_tensors', 'read_weights']
 
 # %% ../../nbs/models/lm.ipynb #d54c1484
 import dataclasses, hashlib, importlib, json
@@ -395,10 +395,14 @@ def save(self: LanguageModel, folder: str | Path) -> Path:
     self.tokenizer.save(folder)
     return atomic_write(folder / "config.json", json.dumps(self.description(), indent=1)).parent
 
-# %% ../../nbs/models/lm.ipynb #350aa0c0
+# %% ../../nbs/models/lm.ipynb #a3074200
+def released_folder() -> Path:
+    "Where models that ship with the package stand."
+    return Path(str(files("sentnb"))) / "released"
+
 def find_model(path: str | Path | None = None) -> Path: # path, name, or None for the model that ships with the package
     "The folder that holds a model's `config.json`. Raises SentnbError when there is none."
-    released = Path(str(files("sentnb"))) / "released"
+    released = released_folder()
     names = sorted(f.parent.name for f in released.glob("*/config.json"))
     if path is None:
         if not (released / "default").is_file(): raise SentnbError("no model ships with this installation: pass the path of a checkpoint")

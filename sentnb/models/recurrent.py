@@ -62,15 +62,16 @@ def reference_loop(kind: str,     # "mlstm", "lstm" or "gru"
         hs.append(h); cs.append(c)
     return torch.stack(hs), torch.stack(cs)
 
-# %% ../../nbs/models/recurrent.ipynb #fa69a543
-BLOCK = 2**17 # gates that a processor works on at once: 512 kB in float32, which stay in its cache from the first operation to the last
+# %% ../../nbs/models/recurrent.ipynb #174b1972
+BLOCK = 2**17 # gates that a thread works on at once: 512 kB in float32, which stay in its cache from the first operation to the last
 
 def by_rows(table: int | None = None): # position of an argument that is not split
     "Decorator: let a step go through the batch in blocks of rows."
     def decorate(step):
         @wraps(step)
         def blocked(gates, *others):
-            args, size = (gates, *others), len(gates) if gates.is_cuda else max(1, BLOCK // gates.shape[1])
+            args, size = (gates, *others), max(1, BLOCK * torch.get_num_threads() // gates.shape[1])
+            if gates.is_cuda or size >= len(gates): return step(*args)
             for a in range(0, len(gates), size):
                 step(*(x if x is None or k == table else x[a:a + size] for k, x in enumerate(args)))
         return blocked
@@ -80,7 +81,7 @@ def tanh_into(out, x):
     "out = tanh(x), written as 2 sigmoid(2x) - 1: torch's sigmoid is several times as fast as its tanh. `out` may be `x`."
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
-# %% ../../nbs/models/recurrent.ipynb #b6617012
+# %% ../../nbs/models/recurrent.ipynb #8e19b8d0
 def multiply_forward(hm, table, rows, keep, m):
     "m = table[rows] * hm, where `hm` (the recurrent product, changed in place) is zero for rows that are reset."
     if keep is not None: hm.mul_(keep)
@@ -89,26 +90,27 @@ def multiply_forward(hm, table, rows, keep, m):
 @by_rows(table=1)
 def gates_forward(gates, table, rows, keep, c_prev, c, h):
     "Add table[rows] to the recurrent product in `gates` (B, 4H) and activate it, in place; write the new `c` and `h`."
-    H = c.shape[1]
     gates.add_(table.index_select(0, rows))
     i, f, o, u = gates.chunk(4, 1)
-    gates[:, :3*H].sigmoid_(); tanh_into(u, u)
+    u.mul_(2); gates.sigmoid_(); u.mul_(2).sub_(1)
     if keep is not None: f.mul_(keep)
     torch.mul(f, c_prev, out=c).addcmul_(i, u)
     tanh_into(h, c).mul_(o)
 
-# %% ../../nbs/models/recurrent.ipynb #136cb558
+# %% ../../nbs/models/recurrent.ipynb #c1b0ce5c
 @by_rows()
 def gates_backward(gates, c_prev, c, dh, dc, dz):
     "Turn the gradients of `h` and `c` into those of the pre-activations `dz` (B, 4H) and, in place, of `c_prev` in `dc`."
-    H = c.shape[1]
     (i, f, o, u), (di, df, do, du) = gates.chunk(4, 1), dz.chunk(4, 1)
-    tanh_c, through_h = tanh_into(torch.empty_like(c), c), dh * o
-    dc.add_(through_h).addcmul_(through_h.mul_(tanh_c), tanh_c, value=-1)          # dc += dh * o * (1 - tanh(c)^2)
-    torch.addcmul(gates[:, :3*H], gates[:, :3*H], gates[:, :3*H], value=-1, out=dz[:, :3*H])   # s (1 - s)
-    torch.mul(u, u, out=du).neg_().add_(1)                                         # 1 - u^2
-    di.mul_(u).mul_(dc); df.mul_(c_prev).mul_(dc); do.mul_(tanh_c).mul_(dh); du.mul_(i).mul_(dc)
-    dc.mul_(f)
+    tanh_c, part = tanh_into(torch.empty_like(c), c), dh * o
+    torch.mul(part, tanh_c, out=do)
+    dc.add_(part).addcmul_(do, tanh_c, value=-1)         # dc += dh o (1 - tanh(c)^2)
+    do.addcmul_(do, o, value=-1)                         # dh o (1 - o) tanh(c)
+    torch.mul(torch.mul(dc, i, out=part), u, out=di)
+    torch.addcmul(part, di, u, value=-1, out=du)         # dc i (1 - u^2)
+    di.addcmul_(di, i, value=-1)                         # dc i (1 - i) u
+    torch.mul(dc.mul_(f), c_prev, out=df)
+    df.addcmul_(df, f, value=-1)                         # dc f (1 - f) c_prev
 
 # %% ../../nbs/models/recurrent.ipynb #2f58d70f
 def multiply_backward(dm, hm, table, rows, keep, dmx, dhm):

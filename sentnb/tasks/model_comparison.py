@@ -6,7 +6,7 @@
 __all__ = ['RECURRENT', 'BLOCKS', 'CONTENDERS', 'CompareConfig', 'Contender', 'settings', 'make_corpora', 'count_parameters',
            'fitting_width', 'affordable_steps', 'try_rates', 'Entry', 'enter']
 
-# %% ../../nbs/tasks/model_comparison.ipynb #c584f7c5
+# %% ../../nbs/tasks/model_comparison.ipynb #9c7bfa76
 import dataclasses, json, tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ..core import SentnbError, atomic_write
 from ..data.preparing import PrepareConfig, prepare
 from ..data.token_files import TokenFile
 from ..models.lm import LanguageModel
-from ..models.transformer_speed import race
+from ..models.recurrent_speed import take_turns
 from ..runs import Run
 from ..training.distributed import World
 from ..training.pretrain import PretrainConfig, Trainer, model_config, pretrain
@@ -99,13 +99,13 @@ def fitting_width(contender: Contender, config: CompareConfig, folder: str | Pat
     while high - low > 1: low, high = ((low + high) // 2, high) if fits((low + high) // 2) else (low, (low + high) // 2)
     return low * contender.unit
 
-# %% ../../nbs/tasks/model_comparison.ipynb #0577fa21
+# %% ../../nbs/tasks/model_comparison.ipynb #f78e3ede
 def affordable_steps(config: PretrainConfig, seconds: float) -> int:
     "Training steps that fit into `seconds` of an undisturbed processor, by the median of eight."
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Run(Path(folder)), World())
         batches = trainer.batches()
-        step = race(dict(step=lambda: trainer.train_step(next(batches))), repeats=8)["step"]
+        step = take_turns(dict(step=lambda: trainer.train_step(next(batches))), repeats=8)["step"]
     return max(1, round(seconds / step))
 
 # %% ../../nbs/tasks/model_comparison.ipynb #5ae0c9b6

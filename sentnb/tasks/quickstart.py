@@ -6,7 +6,7 @@
 __all__ = ['SENTIMENT_UNIT', 'COLUMNS', 'QuickstartConfig', 'pretrain_settings', 'deal', 'make_corpus', 'share_read',
            'first_part', 'other_model', 'telling', 'say_bits', 'say_sentiment', 'table_rows']
 
-# %% ../../nbs/tasks/quickstart.ipynb #57ba935a
+# %% ../../nbs/tasks/quickstart.ipynb #7abb707a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core import SentnbError, suggest
 from ..data.cleaning import get_cleaner
 from ..data.token_files import TokenFile, write_manifest
 from ..data.tokenizers import CharTokenizer
-from ..models.lm import LanguageModel
+from ..models.lm import LanguageModel, find_model, released_folder
 from .probes import PROPERTIES
 from .transfer import Split, TransferResult
 from ..training.pretrain import PretrainConfig
@@ -79,10 +79,10 @@ def make_corpus(folder: str | Path,               # to be made
     write_manifest(folder, files, tokenizer, cleaning=cleaner.name)
     return files
 
-# %% ../../nbs/tasks/quickstart.ipynb #1c6b7a83
-def share_read(lm: LanguageModel) -> float: # 1 up to 512 units, never less than 1/20
+# %% ../../nbs/tasks/quickstart.ipynb #37e1c9b0
+def share_read(lm: LanguageModel) -> float: # 1 up to 512 units over bytes, or 886 over pieces; never less than 1/20
     "Which part of the texts a model can read in a minute or two."
-    return min(1., max(.05, (512 / lm.config.hidden_size) ** 2))
+    return min(1., max(.05, (1 if lm.config.vocab_size <= 257 else 3) * (512 / lm.config.hidden_size) ** 2))
 
 def first_part(split: Split, share: float) -> Split:
     "The first documents of a split, at least one."
@@ -96,8 +96,10 @@ def other_model(checkpoint: str,  # "" or what `LanguageModel.load` takes
     except SentnbError as e:
         if not checkpoint and "no model ships" in str(e): return {}
         raise
-    name = f"{Path(checkpoint).name or 'released model'}, {lm.config.hidden_size} units"
-    return {name if (part := share_read(lm)) == 1 else f"{name}, on {part:.0%} of the texts": lm}
+    released = (folder := find_model(checkpoint or None)).parent == released_folder()
+    name = f"{'released model ' + folder.name if released else Path(checkpoint).name}, {lm.config.hidden_size} units"
+    if (part := share_read(lm)) < 1: name += f", on {part:.0%} of the texts"
+    return {name + (" (has read these reviews)" if released else ""): lm}
 
 # %% ../../nbs/tasks/quickstart.ipynb #a2b2dd16
 def telling(texts: Sequence[str],   # to choose from
@@ -121,7 +123,7 @@ def say_bits(ours: float,                # bits per character of the model
     text += f"That is less than {', '.join(beaten)}. " if beaten else "None of the others needs more. "
     return text + (f"It is more than {', '.join(ahead)}." if ahead else "None of the others needs less.")
 
-# %% ../../nbs/tasks/quickstart.ipynb #ced3efd3
+# %% ../../nbs/tasks/quickstart.ipynb #8da31801
 SENTIMENT_UNIT = .7  # accuracy of a unit alone that deserves the name, at the lower end of its interval
 
 def say_sentiment(result: TransferResult, # of the model
@@ -133,8 +135,9 @@ def say_sentiment(result: TransferResult, # of the model
     sign = "high when the text is positive" if result.neuron_sign > 0 else "low when the text is positive"
     found = (f"Unit {result.neuron} ({sign}) is right on **{result.neuron_accuracy:.1%}** of the test sentences when it decides alone (95 % interval {low:.1%} to {high:.1%}). "
              f"All units together reach {result.accuracy:.1%}, always giving the same answer {majority:.1%}, a bag of words {words:.1%}. ")
-    return found + ("**This is a sentiment neuron.**" if low >= SENTIMENT_UNIT else
-                    "**This is no sentiment neuron**: it is merely the least bad of all units. A model of this size and this little training has none. It takes more units and far more text.")
+    if low >= SENTIMENT_UNIT: return found + "**This is a sentiment neuron.**"
+    if low > majority: return found + "**This is not yet a sentiment neuron**: it knows more than chance, but what the model knows of sentiment is spread over many units."
+    return found + "**This is no sentiment neuron**: it is merely the least bad of all units. A model of this size and this little training has none. It takes more units and far more text."
 
 # %% ../../nbs/tasks/quickstart.ipynb #60f4e46c
 COLUMNS = dict(bits="bits per character", accuracy="sentiment accuracy (%)", unit="best unit alone (%)")
