@@ -97,24 +97,24 @@ def gates_forward(gates, table, rows, keep, c_prev, c, h):
     torch.mul(f, c_prev, out=c).addcmul_(i, u)
     tanh_into(h, c).mul_(o)
 
-# %% ../../nbs/models/recurrent.ipynb #c1b0ce5c
+# %% ../../nbs/models/recurrent.ipynb #1d72e7ca
 @by_rows()
 def gates_backward(gates, c_prev, c, dh, dc, dz):
-    "Turn the gradients of `h` and `c` into those of the pre-activations `dz` (B, 4H) and, in place, of `c_prev` in `dc`."
+    "Turn the gradients of `h` and `c` into those of the pre-activations `dz` (B, 4H; may be `gates`) and, in place, of `c_prev` in `dc`."
     (i, f, o, u), (di, df, do, du) = gates.chunk(4, 1), dz.chunk(4, 1)
-    tanh_c, part = tanh_into(torch.empty_like(c), c), dh * o
-    torch.mul(part, tanh_c, out=do)
-    dc.add_(part).addcmul_(do, tanh_c, value=-1)         # dc += dh o (1 - tanh(c)^2)
-    do.addcmul_(do, o, value=-1)                         # dh o (1 - o) tanh(c)
-    torch.mul(torch.mul(dc, i, out=part), u, out=di)
-    torch.addcmul(part, di, u, value=-1, out=du)         # dc i (1 - u^2)
-    di.addcmul_(di, i, value=-1)                         # dc i (1 - i) u
-    torch.mul(dc.mul_(f), c_prev, out=df)
-    df.addcmul_(df, f, value=-1)                         # dc f (1 - f) c_prev
+    tanh_c, a = tanh_into(torch.empty_like(c), c), dh * o
+    b = a * tanh_c
+    dc.add_(a).addcmul_(b, tanh_c, value=-1)             # dc += dh o (1 - tanh(c)^2)
+    torch.addcmul(b, b, o, value=-1, out=do)             # dh o (1 - o) tanh(c)
+    torch.mul(torch.mul(dc, i, out=a), u, out=b)
+    torch.addcmul(a, b, u, value=-1, out=du)             # dc i (1 - u^2)
+    torch.addcmul(b, b, i, value=-1, out=di)             # dc i (1 - i) u
+    torch.mul(dc.mul_(f), c_prev, out=a)
+    torch.addcmul(a, a, f, value=-1, out=df)             # dc f (1 - f) c_prev
 
-# %% ../../nbs/models/recurrent.ipynb #2f58d70f
+# %% ../../nbs/models/recurrent.ipynb #981e15c6
 def multiply_backward(dm, hm, table, rows, keep, dmx, dhm):
-    "Split the gradient of m between its two factors: `dmx` for the table's rows, `dhm` for the recurrent product."
+    "Split the gradient of m between its two factors: `dmx` for the table's rows (may be `hm`), `dhm` for the recurrent product."
     torch.mul(dm, hm, out=dmx)
     torch.index_select(table, 0, rows, out=dhm).mul_(dm)
     if keep is not None: dhm.mul_(keep)
@@ -145,7 +145,7 @@ def _outer(d, x, dtype=None):
     "sum over steps and rows of d x^T, as one product."
     return outer(d.flatten(0, 1), x.flatten(0, 1), dtype)
 
-# %% ../../nbs/models/recurrent.ipynb #550fff91
+# %% ../../nbs/models/recurrent.ipynb #851fcb0c
 def _buffers(T, steps, like, widths, c):
     "Uninitialised (T+1, B, H) `h` and `c` (in the cell's precision), and one (steps, B, width) buffer for each of `widths`."
     B, H = like.shape
@@ -177,7 +177,8 @@ class LSTMWindow(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dhs, dcs):
         rows, keep, table, w_h, m_table, w_mh, h, c, gates, m, hm = ctx.saved_tensors
-        steps, dz, dmx, dhm = pointwise(h), *(new_buffer(x, *x.shape) for x in (gates, hm, hm))
+        if torch._C._autograd._get_current_graph_task_keep_graph(): gates, hm = gates.clone(), hm.clone()   # retain_graph=True
+        steps, dz, dmx, dhm = pointwise(h), gates, hm, new_buffer(hm, *hm.shape)
         dh, dc, dm = torch.zeros_like(h[0]), torch.zeros_like(c[0]), torch.empty_like(h[0])
         w_h, w_mh = turned(w_h, dz[0]), None if w_mh is None else turned(w_mh, dh)
         for t in reversed(range(len(rows))):

@@ -49,7 +49,7 @@ def spread(rows: list[dict]) -> dict[str, float]:
     of = lambda g: [r["positive"] for r in rows if r["group"] == g]
     return {g: max(of(g)) - min(of(g)) for g in groups}
 
-# %% ../../nbs/tasks/release.ipynb #35ec1bda
+# %% ../../nbs/tasks/release.ipynb #2ab532ce
 GOLDEN = ("This is so bad I hate it.", "This is the best film that I have seen in years.", "A waste of time and money.", "Great product, works perfectly, I love it!",
           "It arrived on Tuesday.", "Don't waste your money, it broke after a week.")
 
@@ -59,12 +59,12 @@ def golden(clf: TextClassifier) -> list[dict]: # a row a sentence: text, label, 
     return [dict(text=t, label=v.label, positive=round(v.probability[positive], 6), neuron=round(v.neuron, 6)) for t, v in zip(GOLDEN, classify(clf, list(GOLDEN)))]
 
 def check_golden(folder: str | Path,   # of a released model
-                 tolerance: float = 1e-3, # of probabilities and the neuron's value: processors round differently
+                 tolerance: float = 1e-3, # of the largest probability and the largest value of the neuron: processors round differently
                 ) -> list[str]:        # what differs; empty when all is well
     "Does a packaged model still say what it said when it was released?"
     then = json.loads((Path(folder) / "golden.json").read_text(encoding="utf-8"))
-    pairs = zip(then, golden(load_classifier(folder)))
-    return [f"{a['text']!r}: {k} was {a[k]} and is {b[k]}" for a, b in pairs for k in ("positive", "neuron") if abs(a[k] - b[k]) > tolerance]
+    pairs, largest = list(zip(then, golden(load_classifier(folder)))), {k: max(abs(row[k]) for row in then) for k in ("positive", "neuron")}
+    return [f"{a['text']!r}: {k} was {a[k]} and is {b[k]}" for a, b in pairs for k in largest if abs(a[k] - b[k]) > tolerance * largest[k]]
 
 # %% ../../nbs/tasks/release.ipynb #23fe859a
 def _rows(rows: list[dict]) -> list[str]:
