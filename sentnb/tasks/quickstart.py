@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENTIMENT_UNIT', 'COLUMNS', 'QuickstartConfig', 'pretrain_settings', 'deal', 'make_corpus', 'share_read',
-           'first_part', 'other_model', 'telling', 'say_bits', 'say_sentiment', 'table_rows']
+           'first_part', 'other_model', 'caveats', 'telling', 'say_bits', 'say_sentiment', 'table_rows']
 
 # %% ../../nbs/tasks/quickstart.ipynb #7abb707a
 from collections.abc import Mapping, Sequence
@@ -79,10 +79,10 @@ def make_corpus(folder: str | Path,               # to be made
     write_manifest(folder, files, tokenizer, cleaning=cleaner.name)
     return files
 
-# %% ../../nbs/tasks/quickstart.ipynb #37e1c9b0
-def share_read(lm: LanguageModel) -> float: # 1 up to 512 units over bytes, or 886 over pieces; never less than 1/20
+# %% ../../nbs/tasks/quickstart.ipynb #433b2236
+def share_read(lm: LanguageModel) -> float: # 1 up to 512 units over bytes, or 724 over pieces; never less than 1/20
     "Which part of the texts a model can read in a minute or two."
-    return min(1., max(.05, (1 if lm.config.vocab_size <= 257 else 3) * (512 / lm.config.hidden_size) ** 2))
+    return min(1., max(.05, (1 if lm.config.vocab_size <= 257 else 2) * (512 / lm.config.hidden_size) ** 2))
 
 def first_part(split: Split, share: float) -> Split:
     "The first documents of a split, at least one."
@@ -96,10 +96,13 @@ def other_model(checkpoint: str,  # "" or what `LanguageModel.load` takes
     except SentnbError as e:
         if not checkpoint and "no model ships" in str(e): return {}
         raise
-    released = (folder := find_model(checkpoint or None)).parent == released_folder()
-    name = f"{'released model ' + folder.name if released else Path(checkpoint).name}, {lm.config.hidden_size} units"
-    if (part := share_read(lm)) < 1: name += f", on {part:.0%} of the texts"
-    return {name + (" (has read these reviews)" if released else ""): lm}
+    folder = find_model(checkpoint or None)
+    return {f"{'released model ' + folder.name if folder.parent == released_folder() else Path(checkpoint).name}, {lm.config.hidden_size} units": lm}
+
+def caveats(name: str, lm: LanguageModel) -> str: # what the quickstart must add to the name of a model from `other_model`
+    "Which part of the texts it reads, and that a released model has read the quickstart's held-out reviews in its training."
+    part = share_read(lm)
+    return (f", on {part:.0%} of the texts" if part < 1 else "") + (" (has read these reviews)" if name.startswith("released model") else "")
 
 # %% ../../nbs/tasks/quickstart.ipynb #a2b2dd16
 def telling(texts: Sequence[str],   # to choose from
