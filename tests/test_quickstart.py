@@ -15,7 +15,7 @@ from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import declared, find_notebook, parameter_file
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.runs import Run
-from sentnb.tasks.quickstart import QuickstartConfig
+from sentnb.studies.quickstart import QuickstartConfig
 
 SENTENCE = "A café so \"fine\" (they said): <b>dull</b>!"
 

@@ -4,7 +4,7 @@ import json, subprocess, sys, time
 import pytest
 from sentnb.models.lm import LanguageModel, find_model, released_folder
 from sentnb.runs import Run
-from sentnb.tasks.release import check_golden
+from sentnb.studies.release import check_golden
 from test_house import ROOT
 
 RELEASED = sorted(f.parent for f in released_folder().glob("*/config.json"))

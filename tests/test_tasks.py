@@ -192,7 +192,7 @@ print(tally.n_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 def test_a_probe_leaves_no_trace_in_training(tmp_path):
     "The weights after a training that was watched are those of one that was not."
     from sentnb.runs import Run
-    from sentnb.tasks.quickstart import make_corpus
+    from sentnb.data.token_files import make_corpus
     from sentnb.training.pretrain import PretrainConfig, pretrain
     make_corpus(tmp_path / "data", dict(train=reviews(60, 0).texts, val=reviews(8, 1).texts))
     sizes = dict(data=str(tmp_path / "data"), hidden_size=8, embedding_size=4, batch_size=4, seq_len=16, docs_per_shard=4, steps=6, schedule_steps=0,
@@ -216,8 +216,8 @@ def small_probe(lm, step):
 @pytest.mark.parametrize("name", ["run_sk_sst", "run_sk_imdb"])
 def test_notebooks_declare_exactly_their_settings(name):
     from sentnb.execute import declared, find_notebook
-    from sentnb.tasks import benchmarks
-    config = dict(run_sk_sst=benchmarks.TransferConfig, run_sk_imdb=benchmarks.ReviewConfig)[name]
+    from sentnb.studies import transfer_reports
+    config = dict(run_sk_sst=transfer_reports.TransferConfig, run_sk_imdb=transfer_reports.ReviewConfig)[name]
     known = declared(find_notebook(name))
     assert {n: p.default for n, p in known.items()} == {f.name: f.default for f in fields(config)}
     with pytest.raises(SentnbError, match="did you mean 'rank'"): from_dict(config, dict(rnak="weight"))

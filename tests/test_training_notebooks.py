@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sentnb.core import from_dict, read_yaml
 from sentnb.execute import declared, run_notebook
-from sentnb.training.experiment import ComparePrecisionConfig, ExperimentConfig, ScaleConfig
+from sentnb.studies.training_runs import ComparePrecisionConfig, ExperimentConfig, ScaleConfig
 
 FOLDER = Path(__file__).parents[1]/"nbs"/"experiments"
 SETTINGS = dict(train_mlstm_singlenode=ExperimentConfig, train_transformer_singlenode=ExperimentConfig,
