@@ -32,10 +32,10 @@ lab: $(READY)
 	$(BIN)/jupyter lab nbs/experiments/quickstart.ipynb
 
 readme: $(READY)
-	$(BIN)/python -m sentnb.viz.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
+	$(BIN)/python -m sentnb.studies.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
 
 results: $(READY)
-	$(BIN)/python -m sentnb.viz.pages results
+	$(BIN)/python -m sentnb.studies.pages results
 
 export: $(READY)
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean

@@ -27,7 +27,7 @@ FSTRING_END = getattr(tokenize, "FSTRING_END", None)
 @dataclass(frozen=True)
 class Function:
     "A function of a module and its size."
-    name: str          # file:function
+    name: str          # file:function or file:Class.method
     tokens: int        # of its body
     statements: int    # of its body, the docstring apart
     all_tokens: int    # of its body and its signature
@@ -41,6 +41,11 @@ class Module:
     wide: list[int]               # numbers of the lines with more than MAX_COLUMNS columns
     line_tokens: dict[int, int]   # line number -> tokens, for lines that have any
     functions: list[Function]
+
+    @property
+    def large(self) -> list[Function]:
+        "The functions of more than MAX_TOKENS tokens or MAX_STATEMENTS statements."
+        return [f for f in self.functions if f.tokens > MAX_TOKENS or f.statements > MAX_STATEMENTS]
 
     @property
     def dense(self) -> dict[int, int]:
@@ -66,6 +71,15 @@ def count_statements(function: ast.FunctionDef) -> int:
     return len(statements) - 1 - (ast.get_docstring(function) is not None)
 
 
+def named_functions(tree: ast.AST, inside: str = ""):
+    "All functions below a node with their names, a method's or an inner function's behind that of its owner."
+    for node in ast.iter_child_nodes(tree):
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if is_function: yield f"{inside}{node.name}", node
+        owner = f"{inside}{node.name}." if is_function or isinstance(node, ast.ClassDef) else inside
+        yield from named_functions(node, owner)
+
+
 def generated_lines(tree: ast.Module) -> set[int]:
     "Lines of `__all__`, which nbdev writes and wraps at a width of its own."
     lines = set()
@@ -88,11 +102,10 @@ def measure(path: Path) -> Module:
         return sum(line_tokens.get(n, 0) for n in range(first, last + 1))
 
     functions = []
-    for node in ast.walk(tree):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): continue
+    for name, node in named_functions(tree):
         body = tokens_between(node.body[0].lineno, node.end_lineno)
         whole = tokens_between(node.lineno, node.end_lineno)
-        functions.append(Function(f"{path.name}:{node.name}", body, count_statements(node), whole))
+        functions.append(Function(f"{path.name}:{name}", body, count_statements(node), whole))
     return Module(path, len(lines), wide, line_tokens, functions)
 
 
@@ -132,9 +145,7 @@ def report(measured: list[Module]):
         if m.dense:
             lines = ", ".join(f"{n} ({tokens})" for n, tokens in m.dense.items())
             print(f"{m.path}: {len(m.dense) / len(m.line_tokens):.1%} dense lines (tokens): {lines}")
-        for f in m.functions:
-            if f.tokens > MAX_TOKENS or f.statements > MAX_STATEMENTS:
-                print(f"  {f.name}: {f.tokens} tokens, {f.statements} statements")
+        for f in m.large: print(f"  {f.name}: {f.tokens} tokens, {f.statements} statements")
 
 
 if __name__ == "__main__":
