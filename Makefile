@@ -1,7 +1,7 @@
 # Every target makes the environment first when it is missing. Nothing is needed but Python 3.11 to 3.13 and make.
 #   make quickstart                       train a small model, find its neurons, write a report (about 6 minutes)
 #   make quickstart SENTENCE="I love it"  the same, and colours your sentence
-#   make test                             every library notebook, then pytest
+#   make test                             every library notebook, then pytest, which runs ruff, too
 #   make lab                              JupyterLab with the quickstart opened
 #   make readme / make results            rebuild README.md / RESULTS.md from notebooks and run folders
 #   make bench                            the slow tests (a 2 GB corpus, many kills)
@@ -32,10 +32,10 @@ lab: $(READY)
 	$(BIN)/jupyter lab nbs/experiments/quickstart.ipynb
 
 readme: $(READY)
-	$(BIN)/python -m sentnb.viz.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
+	$(BIN)/python -m sentnb.studies.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
 
 results: $(READY)
-	$(BIN)/python -m sentnb.viz.pages results
+	$(BIN)/python -m sentnb.studies.pages results
 
 export: $(READY)
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean

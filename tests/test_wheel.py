@@ -1,4 +1,4 @@
-"An installed sentnb is whole: the wheel carries the notebooks with their parameter files, and runs one away from any checkout."
+"An installed sentnb is whole: the wheel carries notebooks and parameter files, and runs one far from any checkout."
 import os
 import shutil
 import subprocess
@@ -16,14 +16,17 @@ PARTS = ("nbs", "sentnb", "settings.ini", "setup.py", "pyproject.toml", "README.
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     "A folder into which the freshly built wheel was installed."
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    source = tmp_path_factory.mktemp("source")
+    target = tmp_path_factory.mktemp("installed")
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, source / part)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", source / "dist", source], check=True, capture_output=True)
+    offline = ["--no-deps", "--no-index"]
+    build = [*pip, "wheel", *offline, "--no-build-isolation", "-w", source / "dist", source]
+    subprocess.run(build, check=True, capture_output=True)
     wheel, = (source / "dist").glob("sentnb-*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", target, wheel], check=True, capture_output=True)
+    subprocess.run([*pip, "install", *offline, "--target", target, wheel], check=True, capture_output=True)
     return target
 
 
@@ -32,7 +35,8 @@ def sentnb(installed, cwd, *args):
     env = os.environ | dict(PYTHONPATH=str(installed), OMP_NUM_THREADS="1")
     env.pop("SENTNB_RUN", None)
     code = "import sys, sentnb; from sentnb.cli import main; print(sentnb.__file__); sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
 
 
 def test_the_wheel_runs_a_notebook_elsewhere(installed, tmp_path):
@@ -46,7 +50,8 @@ def test_the_wheel_runs_a_notebook_elsewhere(installed, tmp_path):
 def test_the_wheel_gives_its_notebooks_away(installed, tmp_path):
     done = sentnb(installed, tmp_path, "notebooks", "mine")
     assert done.returncode == 0, done.stderr
-    assert {p.name for p in (ROOT / "nbs" / "experiments").glob("*.ipynb")} <= {p.name for p in (tmp_path / "mine").rglob("*.ipynb")}
+    ours = {path.name for path in (ROOT / "nbs" / "experiments").glob("*.ipynb")}
+    assert ours <= {path.name for path in (tmp_path / "mine").rglob("*.ipynb")}
     assert (tmp_path / "mine" / "experiments" / "params" / "quickstart.tiny.yaml").exists()
     again = sentnb(installed, tmp_path, "notebooks", "mine")
     assert again.returncode == 2 and "is not empty" in again.stderr
