@@ -1,4 +1,4 @@
-"Transfer: caches that survive a kill, solvers that agree on any problem, pipes of any length, probes that leave no trace."
+"Transfer: caches that survive a kill, solvers that agree on any problem, pipes of any length, probes without effect."
 import json
 import os
 import signal
@@ -18,10 +18,12 @@ from sentnb.core import SentnbError, from_dict
 from sentnb.data.datasets import Split
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
+from sentnb.tasks.cross_validation import cross_validate
 from sentnb.tasks.features import features
-from sentnb.tasks.solvers import SOLVERS, duality_gap, objective, solve, with_ones
-from sentnb.tasks.statistics import mcnemar
-from sentnb.tasks.transfer import transfer
+from sentnb.tasks.regression import make_problem
+from sentnb.tasks.solvers import SOLVERS, objective, solve, with_ones
+from sentnb.tasks.statistics import bootstrap_interval, mcnemar
+from sentnb.tasks.transfer import transfer, transfer_problem
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +38,8 @@ def one_thread():
 
 def tiny(seed=0, **sizes) -> LanguageModel:
     torch.manual_seed(seed)
-    return LanguageModel(LMConfig(**dict(embedding_size=8, hidden_size=16) | sizes), CharTokenizer()).eval()
+    config = LMConfig(**dict(embedding_size=8, hidden_size=16) | sizes)
+    return LanguageModel(config, CharTokenizer()).eval()
 
 
 def reviews(n, seed) -> Split:
@@ -45,13 +48,15 @@ def reviews(n, seed) -> Split:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(5, 80), d=st.integers(1, 40), decades=st.floats(0, 3), C=st.sampled_from([.004, .06, 1., 8.]))
+@given(seed=st.integers(0, 10**6), n=st.integers(5, 80), d=st.integers(1, 40), decades=st.floats(0, 3),
+       C=st.sampled_from([.004, .06, 1., 8.]))
 def test_solvers_agree_on_any_problem(seed, n, d, decades, C):
     "More features than points, separable classes, features of very different size: one minimum, and its certificate."
     rng = np.random.default_rng(seed)
-    A = with_ones((rng.normal(size=(n, d)) * np.logspace(-decades / 2, decades / 2, d)).astype(np.float32))
+    scale = np.logspace(-decades / 2, decades / 2, d)
+    A = with_ones((rng.normal(size=(n, d)) * scale).astype(np.float32))
     y = torch.from_numpy(np.where(rng.random(n) < .5, 1., -1.))
-    y[0], y[1] = 1, -1                                    # scikit-learn wants both classes
+    y[:2] = torch.tensor([1, -1])                         # scikit-learn wants both classes
     reference, newton = (solve(A, y, C, solver=s, tol=1e-6, max_iter=5000) for s in ("liblinear", "torch"))
     scale = C * n * np.log(2)
     assert newton.converged and newton.gap >= -1e-9
@@ -60,26 +65,29 @@ def test_solvers_agree_on_any_problem(seed, n, d, decades, C):
 
 def test_every_solver_is_held_to_the_same_objective():
     rng = np.random.default_rng(0)
-    A, y = with_ones(rng.normal(size=(150, 12))), torch.from_numpy(np.where(rng.random(150) < .7, 1., -1.))
+    A = with_ones(rng.normal(size=(150, 12)))
+    y = torch.from_numpy(np.where(rng.random(150) < .7, 1., -1.))
     values = [objective(A, y, solve(A, y, .5, solver=s, tol=1e-8, max_iter=5000).w, .5) for s in SOLVERS]
     assert max(values) - min(values) < 1e-5 * values[0]
-    free = torch.zeros(13, dtype=torch.float64)
-    free[-1] = 1.
-    assert objective(A, y, free, .5) != pytest.approx(objective(A, y, free * 0, .5) + 0., abs=1e-9)   # the intercept is penalised, and counts
+    intercept = torch.zeros(13, dtype=torch.float64)
+    intercept[-1] = 1.
+    loss = torch.nn.functional.softplus(-y).sum()
+    assert objective(A, y, intercept, .5) == pytest.approx(1 + .5 * float(loss))    # the intercept is penalised, too
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_same_minimum():
     rng = np.random.default_rng(0)
-    X, labels = rng.normal(size=(500, 40)).astype(np.float32), rng.random(500) < .5
-    y = torch.from_numpy(np.where(labels, 1., -1.))
+    X = rng.normal(size=(500, 40)).astype(np.float32)
+    y = torch.from_numpy(np.where(rng.random(500) < .5, 1., -1.))
     here, there = (solve(with_ones(X, d), y.to(d), .5, tol=1e-6) for d in ("cpu", "cuda"))
     assert there.w.is_cuda and torch.allclose(here.w, there.w.cpu(), atol=1e-5)
 
 
 def test_an_unfinished_fit_warns_with_its_C():
     rng = np.random.default_rng(0)
-    A, y = with_ones(rng.normal(size=(200, 30))), torch.from_numpy(np.where(rng.random(200) < .5, 1., -1.))
+    A = with_ones(rng.normal(size=(200, 30)))
+    y = torch.from_numpy(np.where(rng.random(200) < .5, 1., -1.))
     with pytest.warns(Warning, match="C = 0.3 did not converge"): solve(A, y, .3, max_iter=1, tol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -95,8 +103,17 @@ def test_mcnemar_is_symmetric_and_a_probability(pairs):
     assert (there.only_first, there.only_second) == (back.only_second, back.only_first)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0., .5, 1.]), min_size=1, max_size=60))
+def test_an_interval_holds_the_mean_and_stays_within_the_scores(scores):
+    low, high = bootstrap_interval(scores, n=200)
+    assert min(scores) <= low <= high <= max(scores)
+    assert low <= np.mean(scores) + 1e-9 and np.mean(scores) - 1e-9 <= high
+
+
 def test_changed_weights_are_never_served_from_the_cache(tmp_path):
-    lm, texts = tiny(), ["one", "another text"]
+    lm = tiny()
+    texts = ["one", "another text"]
     before = np.array(features(lm, texts, cache=tmp_path))
     with torch.no_grad(): lm.embedding.weight[ord("o") + 1] += 1
     after = features(lm, texts, cache=tmp_path)
@@ -111,8 +128,12 @@ def test_a_kill_while_writing_leaves_no_features(tmp_path):
 import time, torch
 from tests.test_tasks import tiny
 from sentnb.tasks.features import features
-lm = tiny(); slow = lm.featurize
-def featurize(*a, **k): print('reading', flush=True); time.sleep(.3); return slow(*a, **k)
+lm = tiny()
+slow = lm.featurize
+def featurize(*args, **settings):
+    print('reading', flush=True)
+    time.sleep(.3)
+    return slow(*args, **settings)
 lm.featurize = featurize
 features(lm, ['a text'] * 400, batch_size=2, cache={str(tmp_path)!r})
 """
@@ -126,7 +147,8 @@ features(lm, ['a text'] * 400, batch_size=2, cache={str(tmp_path)!r})
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on():
-    lm, sizes = tiny(), []
+    lm = tiny()
+    sizes = []
     whole = lm.featurize
     def limited(texts, batch_size, **kwargs):
         sizes.append(batch_size)
@@ -148,6 +170,33 @@ def test_a_second_fit_reads_nothing(tmp_path):
     assert (again.accuracy, again.neuron, again.C) == (first.accuracy, first.neuron, first.C)
 
 
+def test_a_problem_made_of_arrays_gives_what_the_model_gave():
+    lm = tiny()
+    parts = dict(train=reviews(60, 0), val=reviews(30, 1), test=reviews(30, 2))
+    result = transfer(lm, **parts, cache=None)
+    X = {name: lm.featurize(split.texts) for name, split in parts.items()}
+    again = transfer_problem(make_problem(X, {name: split.labels for name, split in parts.items()}))
+    assert (again.accuracy, again.neuron) == (result.accuracy, result.neuron)
+    assert again.neuron_threshold == result.neuron_threshold
+    with pytest.raises(SentnbError, match="rows of features"): make_problem(X, dict(train=[0, 1], val=[0], test=[0]))
+
+
+def test_cross_validation_reads_each_text_once_and_tests_it_once():
+    lm = tiny()
+    read = []
+    featurize = lm.featurize
+    def counted(texts, **settings):
+        read.extend(texts)
+        return featurize(texts, **settings)
+    lm.featurize = counted
+    data = reviews(90, 0)
+    result = cross_validate(lm, data, k=3, cache=None)
+    assert sorted(read) == sorted(data.texts)
+    assert len(result.correct) == 90 and np.isin(result.correct, (0, 1)).all()
+    assert result.accuracy == pytest.approx(np.mean(result.fold_accuracy))      # folds of 30 each
+    with pytest.raises(SentnbError, match="did you mean 'weight'"): cross_validate(lm, data, rank="weights")
+
+
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory) -> Path:
     from sentnb.tasks.classify import save_classifier
@@ -159,8 +208,10 @@ def classifier(tmp_path_factory) -> Path:
 def test_classify_through_a_pipe_keeps_order_and_reports_bad_rows(classifier):
     lines = [json.dumps(dict(text=f"film {i}: {'very good!!' if i % 3 else 'poor'}", id=i)) for i in range(700)]
     lines[5], lines[300] = '{"text": ', '{"txt": "typing error"}'
-    done = subprocess.run([sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main())", "classify", "-", "--model", str(classifier), "--format", "json", "--keep", "id"],
-                          input="\n".join(lines), capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main())",
+               "classify", "-", "--model", str(classifier), "--format", "json", "--keep", "id"]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r["line"] for r in rows] == list(range(1, 701))
@@ -175,14 +226,16 @@ def test_classify_takes_no_more_memory_for_a_longer_file(classifier, tmp_path):
     code = f"""
 import resource, sys
 from sentnb.tasks.classify import classify_stream
-tally = classify_stream(sys.argv[1], {str(classifier)!r}, {str(tmp_path / 'out.jsonl')!r})
-print(tally.n_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+counts = classify_stream(sys.argv[1], {str(classifier)!r}, {str(tmp_path / 'out.jsonl')!r})
+print(counts.n_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     peaks = []
     for n in (3_000, 30_000):
         path = tmp_path / f"{n}.jsonl"
-        path.write_text("".join(json.dumps(dict(text=f"film {i}: poor" + " indeed" * (i % 9))) + "\n" for i in range(n)))
-        out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        lines = [json.dumps(dict(text=f"film {i}: poor" + " indeed" * (i % 9))) for i in range(n)]
+        path.write_text("\n".join(lines) + "\n")
+        out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT,
+                             env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
         rows, peak = map(int, out.stdout.split())
         assert rows == n
         peaks.append(peak)
@@ -195,9 +248,11 @@ def test_a_probe_leaves_no_trace_in_training(tmp_path):
     from sentnb.data.token_files import make_corpus
     from sentnb.training.pretrain import PretrainConfig, pretrain
     make_corpus(tmp_path / "data", dict(train=reviews(60, 0).texts, val=reviews(8, 1).texts))
-    sizes = dict(data=str(tmp_path / "data"), hidden_size=8, embedding_size=4, batch_size=4, seq_len=16, docs_per_shard=4, steps=6, schedule_steps=0,
-                 precision="fp32", lr=1e-3, log_every=2, eval_every=3, save_every=0, nproc=1, device="cpu")
-    prints, logs = [], []
+    sizes = dict(data=str(tmp_path / "data"), hidden_size=8, embedding_size=4, batch_size=4, seq_len=16,
+                 docs_per_shard=4, steps=6, schedule_steps=0, precision="fp32", lr=1e-3, log_every=2, eval_every=3,
+                 save_every=0, nproc=1, device="cpu")
+    prints = []
+    logs = []
     for name, probe in (("plain", ""), ("watched", "tests.test_tasks.small_probe")):
         run = Run.create("pretrain", {}, name, root=tmp_path)
         pretrain(PretrainConfig(**sizes, probe=probe), run)
@@ -224,15 +279,18 @@ def test_notebooks_declare_exactly_their_settings(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, more", [("run_sk_sst", {}), ("run_sk_imdb", dict(val_texts=500)), ("run_sk_imdb", dict(dataset="cr", folds=3))])
+@pytest.mark.parametrize("name, more", [("run_sk_sst", {}), ("run_sk_imdb", dict(val_texts=500)),
+                                        ("run_sk_imdb", dict(dataset="cr", folds=3))])
 def test_notebooks_run_with_nothing_at_hand_but_a_small_model(name, more, tmp_path, monkeypatch, request):
     "From nothing to a report; cr needs the data sets."
-    if "dataset" in more and not os.environ.get("SENTNB_DATA"): pytest.skip("the CR sentences are not here: set SENTNB_DATA")
+    if "dataset" in more and not os.environ.get("SENTNB_DATA"):
+        pytest.skip("the CR sentences are not here: set SENTNB_DATA")
     from sentnb.execute import run_notebook
     monkeypatch.chdir(tmp_path)
     lm = tiny()
     lm.save(tmp_path / "model")
-    run = run_notebook(name, dict(checkpoint=str(tmp_path / "model"), max_texts=150, cache="", label_seeds=1, device="cpu", **more), "test")
+    parameters = dict(checkpoint=str(tmp_path / "model"), max_texts=150, cache="", label_seeds=1, device="cpu")
+    run = run_notebook(name, parameters | more, "test")
     assert run.state == "finished" and len(run.results()["table"]) == 6
     assert 0 < run.results()["cost"]["beside_forward"] < 1
     assert (run.folder / "report.html").stat().st_size < 1_000_000
