@@ -3,9 +3,11 @@
 #
 #   sbatch --nodes=16 nbs/experiments/slurm_train.sh runs/pretrain/big/params.yaml
 #
-# The parameter file and the corpus must lie on a file system that all nodes share; so does the run folder, where rank 0 writes.
-# batch_size in the parameter file counts the rows of all processes together: 128 GPUs x 256 rows = 32768.
-# SLURM sends SIGTERM before it takes the nodes away (--signal): every process finishes its step, rank 0 saves, and the same command goes on.
+# The parameter file, the corpus and the run folder, in which rank 0 writes, must be on a file system that all nodes
+# share. batch_size counts the rows of all processes together: 128 GPUs x 256 rows = 32768.
+#
+# SLURM sends SIGTERM before it takes the nodes away (--signal). Every process then finishes its step, rank 0 saves a
+# checkpoint, and the requeued job continues from it.
 #SBATCH --job-name=sentnb
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -22,7 +24,8 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 gpus=${SLURM_GPUS_ON_NODE:-8}
 export OMP_NUM_THREADS=$(( ${SLURM_CPUS_PER_TASK:-8} / gpus ))
 
-# join_timeout: how long a node may be late; max-restarts: times that all processes start again, from the last checkpoint, after one has died
+# max-restarts: how often all processes start again, from the last checkpoint, after one has died
+# join_timeout: seconds that a node may be late
 srun --kill-on-bad-exit=1 python -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$gpus" --max-restarts="${MAX_RESTARTS:-3}" \
     --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$first:${PORT:-29400}" \
