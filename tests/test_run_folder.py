@@ -81,9 +81,8 @@ def test_a_run_that_died_is_continued(place):
     "With the same parameters only; and the metrics of its first life are kept."
     process = start("-p", "steps", "30")
     wait_until(lambda: reached(5))
-    process.kill()
-    process.wait()
-    wait_until(lambda: Run.open("runs/slow/x").state == "died", 30)
+    os.kill(int(Path("kernel.pid").read_text()), signal.SIGKILL)
+    assert process.wait(60) == 2 and Run.open("runs/slow/x").state == "died"
     before = len(Run.open("runs/slow/x").metrics())
     _, err = start("-p", "steps", "31").communicate(timeout=60)
     assert "died with other parameters (steps)" in err
