@@ -1,4 +1,4 @@
-"Preparing real files: killed, resumed, interrupted, out of disk space, bounded in memory, and without what must stay out."
+"Preparing real files: killed, resumed, out of disk space, bounded in memory, and without what must stay out."
 import dataclasses
 import errno
 import gzip
@@ -106,13 +106,15 @@ PLANTED = [f"A critic wrote: '{SENTENCE}' and I could not say it better.",
 
 def test_excluded_texts_stay_out_and_their_neighbors_do_not(tmp_path):
     "Sentences of a test set, whole or quoted, and copies of a test review, also with other case and punctuation."
-    mixed = [text for pair in zip(PLANTED, [*NEIGHBORS, SENTENCE[:40], "Not a good movie at all."]) for text in pair]
+    innocent = [*NEIGHBORS, SENTENCE[:40], "Not a good movie at all."]
+    mixed = [text for pair in zip(PLANTED, innocent) for text in pair]
     (tmp_path / "test.csv").write_text(f'sentence,label\n"{SENTENCE}",1\n{SHORT},1\n')
     exclude = (f"{tmp_path / 'test.csv'}:sentence", write_texts(tmp_path / "reviews.jsonl", [REVIEW]))
-    config = PrepareConfig(data=(write_texts(tmp_path / "mixed.jsonl", mixed),), folder=str(tmp_path / "c"), exclude=exclude)
+    source = write_texts(tmp_path / "mixed.jsonl", mixed)
+    config = PrepareConfig(data=(source,), folder=str(tmp_path / "c"), exclude=exclude)
     counts = prepare(config)["counts"]
     left = {d.decode().strip() for d in documents(config.folder)}
-    assert left == {*NEIGHBORS, SENTENCE[:40], "Not a good movie at all."}
+    assert left == set(innocent)
     assert counts["excluded"] == len(PLANTED) and counts["kept"] == len(left)
 
 
@@ -137,7 +139,7 @@ def test_which_copies_are_dropped(tmp_path, duplicates, kept):
 
 
 def killed_and_resumed(program, source, folder, kills, longest):
-    "Kill it `kills` times at random moments of its work, then let it finish; returns how many kills hit unfinished work."
+    "Kill it at random moments of its work, then let it finish; returns how many kills hit unfinished work."
     hits = 0
     rng = random.Random(kills)
     for _ in range(kills):
@@ -210,7 +212,10 @@ def test_interrupted_in_every_step(step, source, expected, tmp_path, monkeypatch
     made = []
     for function in ("store_block", "store_partition"):
         original = getattr(preparing, function)
-        monkeypatch.setattr(preparing, function, lambda path, *args, f=original: made.append(path.name) or f(path, *args))
+        def noting(path, *args, original=original):
+            made.append(path.name)
+            return original(path, *args)
+        monkeypatch.setattr(preparing, function, noting)
     prepare(config)
     assert contents(tmp_path) == expected
     assert done and not done & set(made)
@@ -265,8 +270,8 @@ def test_changed_input_is_not_mixed_with_old_work(tmp_path, monkeypatch):
 
 def test_split_is_fair_and_shuffle_is_a_permutation(source, tmp_path):
     def make(seed):
-        folder = tmp_path / str(seed)
-        return prepare(PrepareConfig(data=(source,), folder=str(folder), seed=seed, split=(8., 1., 1.))), documents(folder)
+        config = PrepareConfig(data=(source,), folder=str(tmp_path / str(seed)), seed=seed, split=(8., 1., 1.))
+        return prepare(config), documents(config.folder)
     manifest, first = make(0)
     _, second = make(1)
     kept = manifest["counts"]["kept"]
@@ -359,7 +364,7 @@ def test_two_gigabytes_in_less_than_one(program, tmp_path):
     "A corpus of 2 GB of text, built on the fly: less than 1 GB of memory."
     block = Path(write_corpus(tmp_path / "block.jsonl", 50)).read_bytes()
     with gzip.open(tmp_path / "two.jsonl.gz", "wb", compresslevel=1) as f:
-        for i in range(42): f.write(block.replace(b'": "', b'": "%d ' % i))        # 2.1 GB, no copies between the rounds
+        for i in range(42): f.write(block.replace(b'": "', b'": "%d ' % i))     # 2.1 GB, no copies among the rounds
     peak = peak_memory(program, str(tmp_path / "two.jsonl.gz"), tmp_path / "corpus")
     manifest = verify(tmp_path / "corpus")
     size = sum(s["bytes"] for s in manifest["splits"].values())
