@@ -30,19 +30,22 @@ for step in range(1, steps + 1):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    "An empty folder with one notebook that works for a minute."
+    "An empty folder with one notebook that runs for a minute."
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SENTNB_RUN", raising=False)
-    cells = [nbformat.v4.new_code_cell("steps = 1200", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(WORK)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), "slow.ipynb")
+    parameters = nbformat.v4.new_code_cell("steps = 1200", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(WORK)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(notebook, "slow.ipynb")
     return tmp_path
 
 
 def start(*args):
-    return subprocess.Popen([SENTNB, "run", "slow.ipynb", "--name", "x", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [SENTNB, "run", "slow.ipynb", "--name", "x", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(condition, seconds=60):
+def wait_until(condition, seconds=180):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited in vain"
@@ -54,28 +57,47 @@ def reached(n):
     return path.exists() and json.loads(path.read_text())["step"] >= n
 
 
-@pytest.mark.parametrize("whom, how", [("kernel", signal.SIGKILL), ("sentnb", signal.SIGINT), ("sentnb", signal.SIGTERM), ("sentnb", signal.SIGKILL)])
+KILLS = [("kernel", signal.SIGKILL), ("sentnb", signal.SIGINT), ("sentnb", signal.SIGTERM), ("sentnb", signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("whom, how", KILLS)
 def test_a_killed_run_says_that_it_died_and_where(place, whom, how):
     process = start()
-    until(lambda: reached(5))
+    wait_until(lambda: reached(5))
     kernel = int(Path("kernel.pid").read_text())
     os.kill(kernel if whom == "kernel" else process.pid, how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     run = Run.open("runs/slow/x")
-    until(lambda: run.state == "died", 30)   # a kernel that lost its sentnb notices within seconds, and does not work on unseen
-    assert run.status["step"] >= 5 and str(run.status["step"]) in run.status["message"]
-    assert abs(run.status["step"] - run.metrics().step.max()) <= 1
+    wait_until(lambda: run.state == "died")   # a kernel whose sentnb is gone notices within seconds, and ends
+    step = run.status["step"]
+    assert step >= 5 and str(step) in run.status["message"]
+    assert abs(step - run.metrics().step.max()) <= 1
     assert list(list_runs("runs").state) == ["died"]
-    if how != signal.SIGKILL or whom == "kernel": assert "Traceback" not in err and err.strip().count("\n") <= 3
+    sentnb_could_speak = how != signal.SIGKILL or whom == "kernel"
+    if sentnb_could_speak: assert "Traceback" not in err and err.strip().count("\n") <= 3
 
 
-def test_a_run_that_died_is_continued_and_then_closed(place):
-    process = start("-p", "steps", "20")
-    assert process.wait(60) == 0
+def test_a_run_that_died_is_continued(place):
+    "With the same parameters only; and the metrics of its first life are kept."
+    process = start("-p", "steps", "60")
+    wait_until(lambda: reached(5))
+    os.kill(int(Path("kernel.pid").read_text()), signal.SIGKILL)
+    assert process.wait(180) == 2 and Run.open("runs/slow/x").state == "died"
+    before = len(Run.open("runs/slow/x").metrics())
+    _, err = start("-p", "steps", "61").communicate(timeout=180)
+    assert "died with other parameters (steps)" in err
+    assert start("-p", "steps", "60").wait(180) == 0
+    run = Run.open("runs/slow/x")
+    assert run.state == "finished" and len(run.metrics()) == before + 60
+
+
+def test_a_finished_run_is_complete_and_stays_as_it_is(place):
+    assert start("-p", "steps", "20").wait(180) == 0
     assert Run.open("runs/slow/x").state == "finished"
-    assert {"params.yaml", "env.json", "metrics.jsonl", "status.json", "notebook.ipynb", "report.html"} <= {p.name for p in Path("runs/slow/x").iterdir()}
+    expected = {"params.yaml", "env.json", "metrics.jsonl", "status.json", "notebook.ipynb", "report.html"}
+    assert expected <= {p.name for p in Path("runs/slow/x").iterdir()}
     again = start("-p", "steps", "20")
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=180)
     assert again.returncode == 2 and "is finished and is not overwritten" in err
 
 
@@ -86,13 +108,13 @@ def test_a_run_that_died_is_continued_and_then_closed(place):
 ])
 def test_bad_parameters_stop_before_anything_starts(place, given, says):
     process = start(*given)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 2 and says in err and "Traceback" not in err
     assert not Path("runs").exists()
 
 
 def test_no_path_of_this_machine_in_what_is_left(place):
-    start("-p", "steps", "2").wait(60)
+    start("-p", "steps", "2").wait(180)
     for name in ("notebook.ipynb", "report.html", "env.json", "status.json", "params.yaml"):
         assert str(place) not in (place / "runs/slow/x" / name).read_text()
 
@@ -101,10 +123,13 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path):
     "On a real file system that is really full."
     small = tmp_path / "small"
     small.mkdir()
-    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
         atomic_write(small / "status.json", "old")
-        with pytest.raises(SentnbError, match="the disk is full: status.json was not written"): atomic_write(small / "status.json", b"x" * 200_000)
-        assert (small / "status.json").read_text() == "old" and [p.name for p in small.iterdir()] == ["status.json"]
+        with pytest.raises(SentnbError, match="the disk is full: status.json was not written"):
+            atomic_write(small / "status.json", b"x" * 200_000)
+        assert (small / "status.json").read_text() == "old"
+        assert [p.name for p in small.iterdir()] == ["status.json"]
     finally: subprocess.run(["umount", small], check=True)
