@@ -1,19 +1,25 @@
 "A process that is killed while it saves, at random moments, never leaves a checkpoint that cannot be used."
-import random, signal, subprocess, sys, time
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from sentnb.training.checkpoints import CheckpointStore, check, load_training_state
+from sentnb.training.checkpoints import CheckpointStore, load_training_state, verify
 
 SAVER = """
 import sys, torch
 from sentnb.training.checkpoints import CheckpointStore
-store = CheckpointStore(sys.argv[1], keep=2)
+store = CheckpointStore(sys.argv[1], keep_checkpoints=2)
 begin = (store.steps() or [0])[-1]
 for step in range(begin + 1, begin + 10_000):
     weights = torch.full((200_000,), float(step))
-    store.save(step, lambda to: torch.save(weights, to/"model.safetensors"), dict(step=step, weights=weights), metric=1/step)
+    def write(to): torch.save(weights, to/"model.safetensors")
+    store.save(step, write, dict(step=step, weights=weights), metric=1/step)
     print(step, flush=True)
 """
+
 
 def kill_while_saving(folder, pause):
     "Start a saver, let it save for `pause` seconds after its first save, kill it; return the last step it had begun."
@@ -23,20 +29,27 @@ def kill_while_saving(folder, pause):
         p.send_signal(signal.SIGKILL)
         return max([first, *map(int, p.stdout.read().split())])
 
+
 def kill_often(folder, times, seed):
-    rng, before = random.Random(seed), 0
+    rng = random.Random(seed)
+    before = 0
     for _ in range(times):
         begun = kill_while_saving(folder, rng.uniform(0, .15))
         store = CheckpointStore(folder)
         newest = store.newest()
-        if newest is None: assert begun == 1; continue
-        step = check(newest)["step"]
+        if newest is None:
+            assert begun == 1
+            continue
+        step = verify(newest)["step"]
         assert before <= step <= begun and step >= begun - 1, "at most the save under way is lost"
         assert load_training_state(newest)["weights"].eq(step).all()
-        assert store.pointed("latest").exists() and store.pointed("best").exists()
+        if step > 1:   # the first may lie there before its pointers do
+            assert store.pointed("latest").exists() and store.pointed("best").exists()
         before = step
 
-def test_killed_while_saving(tmp_path): kill_often(tmp_path/"checkpoint", 3, seed=0)
+
+def test_killed_while_saving(tmp_path): kill_often(tmp_path / "checkpoint", 3, seed=0)
+
 
 @pytest.mark.slow
-def test_killed_while_saving_often(tmp_path): kill_often(tmp_path/"checkpoint", 40, seed=1)
+def test_killed_while_saving_often(tmp_path): kill_often(tmp_path / "checkpoint", 40, seed=1)

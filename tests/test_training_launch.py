@@ -1,47 +1,96 @@
-"Processes that die, cells that are interrupted, kernels that are killed, nodes that are lost: bounded, explained, nobody left behind."
-import dataclasses, os, signal, socket, subprocess, sys, threading, time
+"Ranks that die, cells that are interrupted, kernels that are killed, nodes that are lost: explained, no orphans."
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from sentnb.core import SentnbError, write_yaml
-from sentnb.runs import Run
 from sentnb.training.launch import launch
 from sentnb.training.pretrain import pretrain
-from training_tools import child_env, curve, make_corpus, new_run, processes_of, same_weights, settings, wait_for
+from training_tools import (child_env, make_corpus, new_run, processes_of, same_curves, same_weights, settings,
+                            wait_for)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
 
+
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus")/"tiny")
+def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch): monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-def endless(corpus, **changes): return settings(corpus, **dict(steps=10**6, nproc=2, eval_every=0, log_every=2, save_every=5, timeout_seconds=20.) | changes)
+
+def endless(corpus, **changes):
+    usual = dict(steps=10**6, nproc=2, eval_every=0, log_every=2, save_every=5, timeout_seconds=20.)
+    return settings(corpus, **usual | changes)
+
 
 def kill_rank_when(run, rank, step):
     "Kill a rank once the run has logged `step`."
     def wait_and_kill():
         wait_for(lambda: run.status.get("step", 0) >= step and rank in processes_of(run), what=f"step {step}")
         os.kill(processes_of(run)[rank], signal.SIGKILL)
-    thread = threading.Thread(target=wait_and_kill); thread.start()
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
     return thread
 
-def test_killed_rank_is_named(corpus, tmp_path):
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_killed_rank_is_named(corpus, tmp_path, rank):
     config = endless(corpus)
     run = new_run(tmp_path, "killed", config)
-    thread = kill_rank_when(run, 1, 6)
-    with pytest.raises(SentnbError, match=r"rank 1 was killed by signal 9 \(SIGKILL\); the end of its log"): launch(config, run)
+    thread = kill_rank_when(run, rank, 6)
+    named = rf"rank {rank} was killed by signal 9 \(SIGKILL\); the end of its log"
+    with pytest.raises(SentnbError, match=named): launch(config, run)
     thread.join()
-    assert run.state == "failed" and "rank 1" in run.status["message"] and not processes_of(run)
+    assert run.state == "failed" and f"rank {rank}" in run.status["message"] and not processes_of(run)
+    logs = sorted(p.relative_to(run.log_folder).as_posix() for p in run.log_folder.rglob("*.log"))
+    assert logs == ["ranks/0/0.stderr.log", "ranks/0/0.stdout.log", "ranks/0/1.stderr.log", "ranks/0/1.stdout.log",
+                    "torchrun.log"]
+
+
+BROKEN_PROBE = """
+def probe(lm, step): return {}['no such key']
+"""
+BROKEN_ON_RANK_1 = """
+import os
+import sentnb.training.trainer as trainer
+def break_on_rank_1(self):
+    if self.step == 6 and os.environ["RANK"] == "1": raise ZeroDivisionError("rank 1 is broken")
+    return usual_lr(self)
+usual_lr = trainer.Trainer.lr.fget
+trainer.Trainer.lr = property(break_on_rank_1)
+def probe(lm, step): return {}
+"""
+
 
 @pytest.mark.slow
 def test_traceback_of_a_rank(corpus, tmp_path, monkeypatch):
-    (tmp_path/"probe_that_breaks.py").write_text("def probe(lm, step): return {}['no such key']\n")
+    (tmp_path / "probe_that_breaks.py").write_text(BROKEN_PROBE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = endless(corpus, probe="probe_that_breaks.probe", eval_every=4)
     run = new_run(tmp_path, "broken", config)
-    with pytest.raises(SentnbError, match="(?s)rank 0 ended with an error.*Traceback.*probe_that_breaks.*KeyError: 'no such key'"): launch(config, run)
+    named = "(?s)rank 0 ended with an error.*Traceback.*probe_that_breaks.*KeyError: 'no such key'"
+    with pytest.raises(SentnbError, match=named): launch(config, run)
+
+
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 4))])
+def test_first_rank_to_fail_is_named(corpus, tmp_path, monkeypatch, attempt):
+    "Rank 1 raises; rank 0, in the middle of an exchange with it, fails a moment later. The agent sees both at once."
+    (tmp_path / "rank_1_breaks.py").write_text(BROKEN_ON_RANK_1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), child_env()["PYTHONPATH"]]))
+    config = endless(corpus, probe="rank_1_breaks.probe")
+    run = new_run(tmp_path, "broken", config)
+    named = "(?s)rank 1 ended with an error.*ZeroDivisionError: rank 1 is broken"
+    with pytest.raises(SentnbError, match=named): launch(config, run)
+
 
 @pytest.mark.slow
 def test_restart_goes_on(corpus, tmp_path):
@@ -52,71 +101,93 @@ def test_restart_goes_on(corpus, tmp_path):
     thread = kill_rank_when(broken, 1, 20)
     assert launch(config, broken).step == 60
     thread.join()
-    assert same_weights(straight, broken, 60) and curve(straight) == curve(broken)
+    assert same_weights(straight, broken, 60) and same_curves(straight, broken)
+    assert sorted(p.name for p in (broken.log_folder / "ranks").iterdir()) == ["0", "1"]
+
 
 PARENT = """
-import sys, dataclasses
+import sys
 from sentnb.core import from_dict
 from sentnb.runs import Run
 from sentnb.training.launch import launch
-from sentnb.training.pretrain import PretrainConfig
+from sentnb.training.trainer import PretrainConfig
 run = Run.open(sys.argv[1])
 launch(from_dict(PretrainConfig, run.params()), run)
 """
 
+
 @pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_nobody_is_left_behind(corpus, tmp_path, sig):
-    "Interrupting the launching process (a notebook's kernel), or killing it, ends all; after an interrupt the last step is saved."
+    "Interrupting the launching process (a notebook's kernel), or killing it, ends all, and the last step is saved."
     config = endless(corpus, save_every=0)
     run = new_run(tmp_path, "parent", config)
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(run.folder)], env=child_env(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(run.folder)], env=child_env(),
+                              stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
-        wait_for(lambda: run.status.get("step", 0) >= 4 and len(processes_of(run)) == 2, what="a training to interrupt")
+        training = "a training to interrupt"
+        wait_for(lambda: run.status.get("step", 0) >= 4 and len(processes_of(run)) == 2, what=training)
         parent.send_signal(sig)
         parent.wait(60)
         wait_for(lambda: not processes_of(run), 45, "all processes to end")
-    finally: parent.kill(); parent.stderr.close()
-    assert (run.checkpoint_folder/"latest").exists()
+    finally:
+        parent.kill()
+        parent.stderr.close()
+    assert (run.checkpoint_folder / "latest").exists()
 
-def agent(config, run, port, logs):
+
+def agent(run, port, log):
     "torchrun for one of two nodes, one process each."
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=0", f"--rdzv-endpoint=127.0.0.1:{port}",
-               "--rdzv-backend=c10d", "--rdzv-id=two", "--rdzv-conf=join_timeout=60,last_call_timeout=1,timeout=20", "--local-addr=127.0.0.1",
-               "-m", "sentnb.training.pretrain", str(run.checkpoint_folder/"params.yaml")]
-    return subprocess.Popen(command, env=child_env(SENTNB_RUN=str(run.folder.resolve())), stdout=open(logs, "w"), stderr=subprocess.STDOUT, start_new_session=True)
+    command = [sys.executable, "-m", "torch.distributed.run",
+               "--nnodes=2", "--nproc-per-node=1", "--max-restarts=0", "--local-addr=127.0.0.1",
+               f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-backend=c10d", "--rdzv-id=two",
+               "--rdzv-conf=join_timeout=60,last_call_timeout=1,timeout=20",
+               "-m", "sentnb.training.pretrain", str(run.checkpoint_folder / "params.yaml")]
+    return subprocess.Popen(command, env=child_env(SENTNB_RUN=str(run.folder.resolve())),
+                            stdout=open(log, "w"), stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def rank_of(agent, run):
+    "Process id of the rank that an agent started."
+    def parent(pid): return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    return next(pid for pid in processes_of(run).values() if parent(pid) == str(agent.pid))
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_node", [False, True])
 def test_two_nodes(corpus, tmp_path, whole_node):
-    "Two agents on one machine. What does not host the store is killed, its process alone or the whole node: the other ends in bounded time; both again finish."
+    """Two agents on one machine. The one without the rendezvous store is killed, or its rank alone: the other ends in
+    bounded time, and both started again finish."""
     config = endless(corpus, steps=120, timeout_seconds=15.)
     run = new_run(tmp_path, "nodes", config)
-    write_yaml(run.checkpoint_folder/"params.yaml", dataclasses.asdict(config))
+    write_yaml(run.checkpoint_folder / "params.yaml", dataclasses.asdict(config))
     with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
-    first = agent(config, run, port, tmp_path/"first.log"); time.sleep(1)
-    second = agent(config, run, port, tmp_path/"second.log")
+    first = agent(run, port, tmp_path / "first.log")
+    time.sleep(1)
+    second = agent(run, port, tmp_path / "second.log")
     try:
         wait_for(lambda: run.status.get("step", 0) >= 20, 90, "both nodes to train")
-        guest = next(pid for pid in processes_of(run).values() if f"PPid:\t{second.pid}\n" in Path(f"/proc/{pid}/status").read_text())
         began = time.monotonic()
-        if whole_node: os.kill(second.pid, signal.SIGKILL)
-        else: os.kill(guest, signal.SIGKILL)
-        first.wait(90); second.wait(90)
+        os.kill(second.pid if whole_node else rank_of(second, run), signal.SIGKILL)
+        first.wait(90)
+        second.wait(90)
         assert first.returncode != 0 and not processes_of(run) and time.monotonic() - began < 90
-        if not whole_node: assert "SIGKILL" in (tmp_path/"second.log").read_text()
-    finally: [p.poll() is None and os.killpg(p.pid, signal.SIGKILL) for p in (first, second)]
-    agents = [agent(config, run, port, tmp_path/"again.log") for _ in range(2)]
+        if not whole_node: assert "SIGKILL" in (tmp_path / "second.log").read_text()
+    finally:
+        for p in (first, second):
+            if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+    agents = [agent(run, port, tmp_path / f"again-{i}.log") for i in range(2)]
     assert [a.wait(120) for a in agents] == [0, 0]
     alone = new_run(tmp_path, "alone", dataclasses.replace(config, nproc=1))
     pretrain(dataclasses.replace(config, nproc=1), alone)
     assert abs(run.metrics("val").loss.iloc[-1] - alone.metrics("val").loss.iloc[-1]) < 1e-4
 
+
 OVERFLOW = """
-import sys, dataclasses
+import sys
 from sentnb.core import from_dict
 from sentnb.runs import Run
 from sentnb.training.distributed import join_world, leave_world
-from sentnb.training.pretrain import PretrainConfig, Trainer
+from sentnb.training.trainer import PretrainConfig, Trainer
 run = Run.open(sys.argv[1])
 world = join_world("cpu", 60)
 trainer = Trainer(from_dict(PretrainConfig, run.params()), run, world)
@@ -125,21 +196,28 @@ for batch, step in zip(trainer.batches(), range(6)):
     if step == 3 and world.rank == 1: hook = trainer.lm.head.bias.register_hook(lambda g: g * float("inf"))
     if step == 4 and world.rank == 1: hook.remove()
     skips.append(trainer.train_step(batch)[0].skipped)
-everybody = world.gather((skips, trainer.precision.scaler.scale, [p.float().sum().item() for p in trainer.lm.parameters()]))
-if world.is_main: assert everybody[0] == everybody[1], everybody; print("SKIPS", everybody[0][:2])
+sums = [p.float().sum().item() for p in trainer.lm.parameters()]
+everybody = world.gather((skips, trainer.precision.scaler.scale, sums))
+if world.is_main:
+    assert everybody[0] == everybody[1], everybody
+    print("SKIPS", everybody[0][:2])
 leave_world()
 """
+
 
 @pytest.mark.slow
 def test_overflow_on_one_rank_skips_on_all(corpus, tmp_path):
     "A gradient that overflows on one rank costs every rank that step and no other; weights and scales stay equal."
     config = settings(corpus, precision="fp16", nproc=2)
     run = new_run(tmp_path, "overflow", config)
-    script = tmp_path/"overflow.py"; script.write_text(OVERFLOW)
-    p = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(run.folder)],
-                       env=child_env(), capture_output=True, text=True, timeout=120)
+    script = tmp_path / "overflow.py"
+    script.write_text(OVERFLOW)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    p = subprocess.run([*command, str(script), str(run.folder)], env=child_env(), capture_output=True, text=True,
+                       timeout=120)
     assert p.returncode == 0, p.stderr
     assert f"SKIPS ([False, False, False, True, False, False], {2.**15})" in p.stdout
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
