@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from sentnb.core import SentnbError
+from sentnb.core import NotAvailableError, SentnbError
 from sentnb.data.cleaning import CLEANERS
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models import lm as lm_module
 from sentnb.models.importers import from_sentiment_discovery
-from sentnb.models.lm import LanguageModel, LMConfig
+from sentnb.models.lm import LanguageModel, LMConfig, open_model
 from sentnb.models.recurrent import CELLS, Recurrent, RecurrentLayer, reference_loop
 
 torch.set_num_threads(1)
@@ -85,10 +85,12 @@ def test_loop_never_looks_at_a_value(kind):
 def test_batching_changes_no_feature_and_no_score(texts, batch_size, kind):
     lm = small_lm(backbone=kind)
     pools = ["last", "max", "min", "mean"]
-    together, alone = lm.featurize(texts, pool=pools, batch_size=batch_size), [lm.featurize([t], pool=pools) for t in texts]
+    together = lm.featurize(texts, pool=pools, batch_size=batch_size)
+    alone = [lm.featurize([text], pool=pools) for text in texts]
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
-    np.testing.assert_allclose(lm.score(texts, batch_size)[0], [lm.score([t])[0][0] for t in texts], rtol=1e-5, atol=1e-4)
+    nats, _ = lm.score(texts, batch_size)
+    np.testing.assert_allclose(nats, [lm.score([text])[0][0] for text in texts], rtol=1e-5, atol=1e-4)
 
 
 @quick
@@ -99,26 +101,33 @@ def test_trace_has_one_value_for_each_byte(text, cleaning):
 
 
 def test_trace_is_the_state_after_each_byte():
-    lm, text = small_lm(), "héllo <br> wörld"
+    lm = small_lm()
+    text = "héllo <br> wörld"
     values = lm.trace(text, [2])[:, 0]
-    for end in (1, 3, 7):                                            # prefixes that end at a character and before the tag
+    for end in (1, 3, 7):                                            # prefixes that end with a whole character
         cleaned = "\n " + text.encode()[:end].decode()
-        with torch.no_grad(): _, (_, cell) = lm.backbone(torch.from_numpy(lm.tokenizer.encode(cleaned))[None], lm.embedding)
+        tokens = torch.from_numpy(lm.tokenizer.encode(cleaned))[None]
+        with torch.no_grad(): _, (_, cell) = lm.backbone(tokens, lm.embedding)
         assert abs(values[end - 1] - cell[-1, 0, 2].item()) < 1e-6
     assert (values[7:11] == values[7]).all()                         # ' <br>' keeps the blank's value
 
 
 def test_memory_does_not_grow_with_the_longest_document(monkeypatch):
-    lm, widest = small_lm(), []
+    lm = small_lm()
+    sizes = []
     states = lm.backbone.states
-    monkeypatch.setattr(lm.backbone, "states", lambda tokens, *a: (widest.append(tokens.numel()), states(tokens, *a))[1])
+    def noted(tokens, *rest):
+        sizes.append(tokens.numel())
+        return states(tokens, *rest)
+    monkeypatch.setattr(lm.backbone, "states", noted)
     lm.featurize(["x" * 30_000, "short", "words " * 50], batch_size=2)
-    assert max(widest) <= 2 * lm_module.PIECE
-    assert sum(widest) < 30_003 + 303 + 2 * lm_module.PIECE          # and hardly any padding is read
+    assert max(sizes) <= 2 * lm_module.CHUNK
+    assert sum(sizes) < 30_003 + 303 + 2 * lm_module.CHUNK           # and hardly any padding is read
 
 
 def test_normalized_weights_are_computed_once_for_all_texts():
-    lm, calls = small_lm(), []
+    lm = small_lm()
+    calls = []
     lm.backbone.layers[0].parametrizations.w_h[0].register_forward_hook(lambda *_: calls.append(1))
     lm.featurize(["a" * 500] * 5, batch_size=1)
     assert len(calls) == 1
@@ -130,18 +139,22 @@ def test_half_precision_learns_in_full_precision_loss(dtype):
     full = small_lm(hidden_size=32)
     half = small_lm(hidden_size=32).to(dtype)
     tokens = torch.randint(1, 257, (3, 9))
-    (a, _), (b, state) = full.loss(tokens[:, :-1], tokens[:, 1:]), half.loss(tokens[:, :-1], tokens[:, 1:])
-    a.backward(); b.backward()
-    assert b.dtype == torch.float32 and state[1].dtype == torch.float32 and state[0].dtype == dtype
-    assert abs(a - b) < .02
-    ours, theirs = half.backbone.layers[0].bias.grad, full.backbone.layers[0].bias.grad
+    exact, _ = full.loss(tokens[:, :-1], tokens[:, 1:])
+    loss, (hidden, cell) = half.loss(tokens[:, :-1], tokens[:, 1:])
+    exact.backward()
+    loss.backward()
+    assert loss.dtype == torch.float32 and cell.dtype == torch.float32 and hidden.dtype == dtype
+    assert abs(loss - exact) < .02
+    ours = half.backbone.layers[0].bias.grad
+    theirs = full.backbone.layers[0].bias.grad
     assert ours.dtype == dtype and (ours.float() - theirs).norm() < .05 * theirs.norm()
 
 
 def test_distributed_data_parallel_can_wrap_a_model(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        lm, tokens = small_lm(), torch.randint(1, 257, (3, 9))
+        lm = small_lm()
+        tokens = torch.randint(1, 257, (3, 9))
         wrapped = torch.nn.parallel.DistributedDataParallel(lm)
         for _ in range(2):
             total, _ = wrapped(tokens[:, :-1], tokens[:, 1:], mask=torch.ones(3, 8, dtype=torch.bool))
@@ -154,6 +167,7 @@ def test_distributed_data_parallel_can_wrap_a_model(tmp_path):
     (lambda f: (f / "config.json").write_text("{"), "config.json of m is damaged"),
     (lambda f: (f / "config.json").unlink(), "m holds no model"),
     (lambda f: (f / "model.safetensors").unlink(), "m has no model.safetensors"),
+    (lambda f: (f / "config.json").write_text('{"format_version": 1}'), "m is damaged: 'model' is missing"),
     (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "is damaged"),
     (lambda f: CharTokenizer(legacy=True).save(f), "not the one its model was trained with")])
 def test_a_damaged_folder_says_so_in_one_sentence(tmp_path, change, says):
@@ -165,8 +179,14 @@ def test_a_damaged_folder_says_so_in_one_sentence(tmp_path, change, says):
 
 def test_best_goes_before_latest(tmp_path):
     for step in (1, 2): small_lm(seed=step).save(tmp_path / f"step-{step}")
-    (tmp_path / "latest").write_text("step-2"); (tmp_path / "best").write_text("step-1")
+    (tmp_path / "latest").write_text("step-2")
+    (tmp_path / "best").write_text("step-1")
     assert LanguageModel.load(tmp_path, "cpu").fingerprint == small_lm(seed=1).fingerprint
+
+
+def test_opening_no_model_where_none_ships(tmp_path, monkeypatch):
+    monkeypatch.setattr(lm_module, "released_folder", lambda: tmp_path)
+    with pytest.raises(NotAvailableError, match="no model ships with this installation"): open_model()
 
 
 def test_a_pickle_that_runs_code_is_never_run(tmp_path):
@@ -180,11 +200,15 @@ def test_a_pickle_that_runs_code_is_never_run(tmp_path):
 @pytest.mark.parametrize("value", [-3., 3.])
 def test_a_clamped_unit_stays_where_it_is_held(value):
     "After every token of a clamped text the model goes on from the value that was written."
-    lm, seen = small_lm(), []
+    lm = small_lm()
+    states = []
     forward = lm.backbone.forward
-    lm.backbone.forward = lambda tokens, embedding, state=None, reset=None: (seen.append(state), forward(tokens, embedding, state, reset))[1]
+    def noted(tokens, embedding, state=None, reset=None):
+        states.append(state)
+        return forward(tokens, embedding, state, reset)
+    lm.backbone.forward = noted
     lm.generate("a", n=5, clamp={4: value})
-    assert [s[1][-1, 0, 4].item() for s in seen[1:]] == [value] * 4
+    assert [cell[-1, 0, 4].item() for _, cell in states[1:]] == [value] * 4
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed: its kernels cannot be interpreted")

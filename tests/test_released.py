@@ -1,5 +1,8 @@
-"""What ships with the package: models that are small, load at once, and still say what they said when they were released."""
-import json, subprocess, sys, time
+"""The models that ship with the package are small, load at once, and predict what they did when they were released."""
+import json
+import subprocess
+import sys
+import time
 
 import pytest
 from sentnb.models.lm import LanguageModel, find_model, released_folder
@@ -22,7 +25,8 @@ def test_golden_predictions(folder):
 def test_small_and_quick(folder):
     assert sum(f.stat().st_size for f in folder.iterdir()) <= 25e6
     def seconds():
-        start = time.process_time(); LanguageModel.load(folder)
+        start = time.process_time()
+        LanguageModel.load(folder)
         return time.process_time() - start
     assert min(seconds() for _ in range(3)) < 1
 
@@ -30,13 +34,17 @@ def test_small_and_quick(folder):
 def test_card_is_read_from_its_runs(folder):
     "Each figure of the card stands in the results of the run that it names."
     card = (folder / "MODEL_CARD.md").read_text()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if "| runs/" in line and "%" in line]
-    assert len(table) >= 4
-    for figure, value, interval, run in table:
-        assert dict(figure=figure, value=value, interval=interval) in [{k: row[k] for k in ("figure", "value", "interval")} for row in Run.open(ROOT / run).results()["table"]]
+    lines = [line for line in card.splitlines() if "| runs/" in line and "%" in line]
+    assert len(lines) >= 4
+    for line in lines:
+        figure, value, interval, run = (cell.strip() for cell in line.strip("|").split("|"))
+        results = Run.open(ROOT / run).results()["table"]
+        assert (figure, value, interval) in [(row["figure"], row["value"], row["interval"]) for row in results]
 
 def test_classify_without_naming_a_model(tmp_path):
-    said = subprocess.run([sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main())", "classify", "-"], input=b"An excellent film.\nA terrible film.\n", capture_output=True, timeout=120)
+    command = [sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main())", "classify", "-"]
+    texts = b"An excellent film.\nA terrible film.\n"
+    said = subprocess.run(command, input=texts, capture_output=True, timeout=120)
     assert said.returncode == 0, said.stderr.decode()
     good, bad = (json.loads(line) for line in said.stdout.splitlines())
     assert good["label"] == 1 and bad["label"] == 0
