@@ -246,7 +246,8 @@ def test_a_probe_leaves_no_trace_in_training(tmp_path):
     "The weights after a training that was watched are those of one that was not."
     from sentnb.runs import Run
     from sentnb.data.token_files import make_corpus
-    from sentnb.training.pretrain import PretrainConfig, pretrain
+    from sentnb.training.pretrain import pretrain
+    from sentnb.training.trainer import PretrainConfig
     make_corpus(tmp_path / "data", dict(train=reviews(60, 0).texts, val=reviews(8, 1).texts))
     sizes = dict(data=str(tmp_path / "data"), hidden_size=8, embedding_size=4, batch_size=4, seq_len=16,
                  docs_per_shard=4, steps=6, schedule_steps=0, precision="fp32", lr=1e-3, log_every=2, eval_every=3,

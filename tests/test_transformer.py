@@ -137,7 +137,9 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path, precision):
     from sentnb.models.lm import LanguageModel
     from sentnb.runs import Run
     from sentnb.training.distributed import World
-    from sentnb.training.pretrain import PretrainConfig, Trainer, pretrain
+    from sentnb.training.pretrain import pretrain
+    from sentnb.training.trainer import PretrainConfig
+    from sentnb.training.trainer import Trainer
     model = dict(backbone="transformer", embedding_size=8, hidden_size=16, n_layers=2, n_heads=2, ffn_size=32,
                  dropout=.1, tied=True, recompute=True, max_positions=16)
     config = PretrainConfig(data=tiny_corpus(tmp_path / "corpus"), **model, batch_size=8, seq_len=16, docs_per_shard=5,
