@@ -21,7 +21,10 @@ from ..models.lm import LanguageModel
 from .recurrent_speed import take_turns
 from ..runs import Run
 from ..training.distributed import World
-from ..training.pretrain import PretrainConfig, Trainer, model_config, pretrain
+from ..training.pretrain import pretrain
+from ..training.trainer import PretrainConfig
+from ..training.trainer import model_config
+from ..training.trainer import Trainer
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #9125dd10
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def settings(contender: Contender,
     own = dict(ffn_size=4 * hidden_size) if contender.backbone == "transformer" else {}
     return PretrainConfig(data=str(corpus), backbone=contender.backbone, hidden_size=hidden_size, embedding_size=64, docs_per_shard=10, steps=steps, lr=lr,
                           seed=config.seed, clip=1., schedule="linear", schedule_steps=steps, warmup=steps // 20, precision="fp32", device="cpu", nproc=1,
-                          log_every=max(1, steps // 60), eval_every=0, save_every=0, keep=1, **own, **contender.settings)
+                          log_every=max(1, steps // 60), eval_every=0, save_every=0, keep_checkpoints=1, **own, **contender.settings)
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #9c4b9c39
 def make_corpora(parts: dict[str, Sequence[str]], # "train" and "val" -> raw documents

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..core import NotAvailableError, SentnbError
-from ..data.datasets import Split, deal, load_dataset
+from ..data.datasets import Split, random_split, load_dataset
 from ..data.token_files import make_corpus
 from ..models.lm import LanguageModel
 from ..runs import Run
@@ -36,7 +36,7 @@ class TransferConfig:
     pool: tuple[str, ...] = ("last",) # of "last", "max", "min", "mean"
     rank: str = "accuracy"      # what makes a unit "the" neuron: "accuracy" alone on validation, or "weight" as in the papers
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
-    solver: str = "torch"       # "torch", "celer" or "liblinear"
+    solver: str = "torch"       # "torch" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
     cache: str = "auto"         # folder of stored features; "auto": the user's cache; empty: none
     max_texts: int = 0          # at most so many texts of each part, for rehearsals; 0: all
@@ -112,7 +112,7 @@ def sentence_benchmark(config: TransferConfig) -> Benchmark:
     if (test := at_hand("sst", "test", config.data_dir)) is not None:
         sst = load_dataset("sst", config.data_dir or None)
         return Benchmark("SST", {k: limited(s, n, seed) for k, s in dict(train=sst["train"], val=sst["val"], test=test).items()}, dict(split="official", seed=seed))
-    parts = deal(load_dataset("movie_reviews")["rotten_tomatoes"], dict(train=5500, val=1000, test=1800), seed)
+    parts = random_split(load_dataset("movie_reviews")["rotten_tomatoes"], dict(train=5500, val=1000, test=1800), seed)
     return Benchmark("Rotten Tomatoes sentences (SST is not at hand)", {k: limited(s, n, seed) for k, s in parts.items()}, dict(split="drawn", seed=seed))
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #29aa751d
@@ -128,7 +128,7 @@ def review_benchmark(config: ReviewConfig) -> Benchmark:
         facts |= dict(split="official test, drawn validation", left_out=len(train.texts) - len(keep))
     else:
         sizes = dict(small_model=config.small_documents + SMALL_VALIDATION, train=12000, val=config.val_texts, test=5000)
-        parts, title = deal(load_dataset("movie_reviews")["imdb"], sizes, seed), "IMDB training reviews (the official test part is not at hand)"
+        parts, title = random_split(load_dataset("movie_reviews")["imdb"], sizes, seed), "IMDB training reviews (the official test part is not at hand)"
         facts |= dict(split="drawn")
     return Benchmark(title, {k: limited(parts[k], n, seed) for k in ("train", "val", "test")}, facts)
 
@@ -154,7 +154,7 @@ def model_for(config: TransferConfig,
 def small_model(config: TransferConfig, run: Run) -> LanguageModel:
     "Train a small model on embedded IMDB reviews."
     small = QuickstartConfig(hidden_size=config.small_hidden_size, train_documents=config.small_documents, seed=config.seed)
-    parts = deal(load_dataset("movie_reviews")["imdb"], dict(train=config.small_documents, val=SMALL_VALIDATION), config.seed)
+    parts = random_split(load_dataset("movie_reviews")["imdb"], dict(train=config.small_documents, val=SMALL_VALIDATION), config.seed)
     make_corpus(run.folder / "data", {k: s.texts for k, s in parts.items()})
     trained = pretrain(pretrain_settings(small, run.folder / "data"), run)
     run.update("running", step=trained.step)    # training is over, the report goes on
