@@ -1,4 +1,4 @@
-"""Recurrent models and the LanguageModel face: properties over random sizes and texts, faults, bounded work, kernels."""
+"""Recurrent models and the LanguageModel face: properties over random sizes and texts, faults, kernels."""
 import importlib.util
 import os
 
