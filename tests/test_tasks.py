@@ -135,9 +135,9 @@ def full_reviews(n: int, longest: int) -> Split:
 def test_the_released_models_neuron_is_found_in_full_reviews_and_shown_upright():
     "Few reviews suffice: both rules name one unit; a text's standardised value is higher where the text is positive."
     lm = LanguageModel.load()
-    data = full_reviews(300, longest=500)
+    data = full_reviews(400, longest=500)
     examples = make_examples(lm.featurize(data.texts), data.labels)
-    choice = choose_neuron(examples.take_rows(slice(0, 180)), examples.take_rows(slice(180, 300)))
+    choice = choose_neuron(examples.take_rows(slice(0, 240)), examples.take_rows(slice(240, 400)))
     assert choice.agree, choice.sentence()
     low, high = choice.best_alone.auc_interval
     assert low > .7 and low < choice.best_alone.auc < high
