@@ -20,9 +20,10 @@ from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.tasks.cross_validation import cross_validate
 from sentnb.tasks.features import features
-from sentnb.tasks.regression import make_problem
-from sentnb.tasks.solvers import SOLVERS, objective, solve, with_ones
-from sentnb.tasks.statistics import bootstrap_interval, mcnemar
+from sentnb.tasks.neurons import choose_neuron, label_efficiency
+from sentnb.tasks.regression import make_examples, make_problem
+from sentnb.tasks.solvers import SOLVERS, duality_gap, objective, solve, with_ones
+from sentnb.tasks.statistics import auc_interval, bootstrap_interval, mcnemar
 from sentnb.tasks.transfer import transfer, transfer_problem
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +95,31 @@ def test_an_unfinished_fit_warns_with_its_C():
         assert solve(A, y, .3).converged
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), steps=st.integers(0, 6))
+def test_the_gap_is_that_of_the_weights_that_are_returned(seed, steps):
+    "Also when the iterations run out: an unfinished fit once carried the gap of the weights before its last step."
+    rng = np.random.default_rng(seed)
+    A = with_ones(rng.normal(size=(80, 10)))
+    y = torch.from_numpy(np.where(rng.random(80) < .5, 1., -1.))
+    w, gap = SOLVERS["torch"](A, y, 1., A.new_zeros(11), 0., steps)
+    assert gap == pytest.approx(duality_gap(A, y, w, 1.), abs=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(5, 80), d=st.integers(1, 40), decades=st.floats(0, 3),
+       C=st.sampled_from([.001, .06, 1.]))
+def test_the_smooth_penalty_holds_its_certificate(seed, n, d, decades, C):
+    rng = np.random.default_rng(seed)
+    scale = np.logspace(-decades / 2, decades / 2, d)
+    A = with_ones((rng.normal(size=(n, d)) * scale).astype(np.float32))
+    y = torch.from_numpy(np.where(rng.random(n) < .5, 1., -1.))
+    def value(w): return float(w @ w / 2 + C * torch.nn.functional.softplus(-y * (A @ w)).sum())
+    good, better = (solve(A, y, C, penalty="l2", tol=tol, max_iter=5000) for tol in (1e-4, 1e-9))
+    assert good.converged and better.converged
+    assert -1e-9 <= value(good.w) - value(better.w) <= (good.gap + 1e-9) * C * n * np.log(2)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_symmetric_and_a_probability(pairs):
@@ -109,6 +135,65 @@ def test_an_interval_holds_the_mean_and_stays_within_the_scores(scores):
     low, high = bootstrap_interval(scores, n=200)
     assert min(scores) <= low <= high <= max(scores)
     assert low <= np.mean(scores) + 1e-9 and np.mean(scores) - 1e-9 <= high
+
+
+def test_a_95_percent_interval_of_an_auc_holds_the_true_value_about_95_percent_of_the_time():
+    rng = np.random.default_rng(0)
+    truth = .7602                                   # area under the ROC of two normals that are one apart
+    hits = 0
+    for _ in range(300):
+        labels = rng.random(150) < .5
+        low, high = auc_interval(rng.normal(size=150) + labels, labels)
+        hits += low <= truth <= high
+    assert 273 <= hits <= 297
+
+
+def full_reviews(n: int, longest: int) -> Split:
+    "Embedded IMDB training reviews, the same every time."
+    from sentnb.data.datasets import load_dataset
+    imdb = load_dataset("movie_reviews")["imdb"]
+    drawn = np.random.default_rng(0).permutation(len(imdb.texts))
+    rows = [i for i in drawn if len(imdb.texts[i]) <= longest][:n]
+    return Split([imdb.texts[i] for i in rows], imdb.labels[rows])
+
+
+def test_the_released_models_neuron_is_found_in_full_reviews_and_shown_upright():
+    "Few reviews suffice: both rules name one unit; a text's standardised value is higher where the text is positive."
+    lm = LanguageModel.load()
+    data = full_reviews(400, longest=500)
+    examples = make_examples(lm.featurize(data.texts), data.labels)
+    choice = choose_neuron(examples.take_rows(slice(0, 240)), examples.take_rows(slice(240, 400)))
+    assert choice.agree, choice.sentence()
+    low, high = choice.best_alone.auc_interval
+    assert low > .7 and low < choice.best_alone.auc < high
+    praise, blame = lm.featurize(["What a wonderful film. I loved every minute of it, a masterpiece!",
+                                  "What a terrible film. I hated every minute of it, a waste of time!"])
+    neuron = choice.neuron
+    assert neuron.margin(praise[None]) > 0 > neuron.margin(blame[None])
+    clamp = {neuron.unit: neuron.cell_value(2.)}
+    assert neuron.standardize(clamp[neuron.unit]) == pytest.approx(2)
+
+
+def test_eleven_labels_are_eleven():
+    "The label curve of a problem whose validation labels are all wrong is the same: nothing is chosen on them."
+    rng = np.random.default_rng(0)
+    labels = dict(train=rng.integers(2, size=300), val=rng.integers(2, size=100), test=rng.integers(2, size=200))
+    X = {name: (rng.normal(size=(len(y), 6)) + y[:, None]).astype(np.float32) for name, y in labels.items()}
+    sizes = (11, 150)
+    curve = label_efficiency(make_problem(X, labels), sizes, seeds=2)
+    assert [row["size"] for row in curve] == [11, 11, 150, 150, 300]
+    assert curve == label_efficiency(make_problem(X, labels | dict(val=1 - labels["val"])), sizes, seeds=2)
+
+
+def test_a_neuron_chosen_elsewhere_is_the_one_reported():
+    lm = tiny()
+    parts = reviews(60, 0), reviews(30, 1), reviews(30, 2)
+    result = transfer(lm, *parts, neuron=3, pool=("last", "mean"), cache=None)
+    assert result.neuron == result.choice.neuron.unit == 3
+    values = result.choice.neuron.standardize(result.problem.test.X[:, 3])
+    assert ((values > result.neuron_threshold) == result.problem.test.labels).mean() == result.neuron_accuracy
+    assert result.neuron_auc_interval[0] <= result.neuron_auc <= result.neuron_auc_interval[1]
+    assert transfer(lm, *parts, pool=("last", "mean"), cache=None).neuron < 16       # a unit, not the mean of one
 
 
 def test_changed_weights_are_never_served_from_the_cache(tmp_path):
