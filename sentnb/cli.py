@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_command', 'print_table', 'runs_command', 'notebooks_command', 'prepare_command', 'classify_command', 'add_run',
-           'add_parameters', 'add_runs', 'add_notebooks', 'add_prepare', 'add_classify', 'build_parser', 'main']
+           'add_parameters', 'add_runs', 'add_notebooks', 'add_prepare', 'add_classify', 'add_table_options',
+           'build_parser', 'main']
 
 # %% ../nbs/03_cli.ipynb #f8004cb7
 import argparse, dataclasses, sys
@@ -68,12 +69,12 @@ def _split_row(split: str, facts: dict) -> dict:
 # %% ../nbs/03_cli.ipynb #51c20330
 def classify_command(args: argparse.Namespace):
     "Classify the texts of a file or of standard input."
-    from sentnb.tasks.classify import classify_stream
-    kept = tuple(args.keep)
-    formats = (args.text_key, args.format, args.output_format)
-    tally = classify_stream(args.file, args.model, args.output, *formats, kept, args.device)
-    bad = f", {tally.n_bad} of them without a label (first: {tally.first_bad})" if tally.n_bad else ""
-    print(f"{tally.n_rows} rows{bad}", file=sys.stderr)
+    from sentnb.tasks.tables import classify_table
+    options = ("text_key", "format", "encoding", "separator", "to_format", "prefix", "max_chars", "device")
+    settings = {name: getattr(args, name) for name in options}
+    counts = classify_table(args.file, args.output, args.model, **settings)
+    bad = f", {counts.n_bad:,} of them without a label (first: {counts.first_bad})" if counts.n_bad else ""
+    print(f"{counts.n_rows:,} rows{bad}", file=sys.stderr)
 
 # %% ../nbs/03_cli.ipynb #fd05acbb
 def add_run(commands):
@@ -114,19 +115,29 @@ def add_prepare(commands):
 # %% ../nbs/03_cli.ipynb #e7c594b8
 def add_classify(commands):
     "The options of `sentnb classify`."
-    summary = "label the texts of a csv, tsv, json or text file, or of standard input"
+    summary = "add labels, probabilities and the neuron's value to a csv, tsv, JSON, text, Parquet or Excel file"
     command = commands.add_parser("classify", help=summary)
     command.add_argument("file", help="input file, or - for standard input")
     command.add_argument("--model", help="folder of a model with a classifier, or name of a released model "
                                          "(default: the model that ships with sentnb)")
-    command.add_argument("--output", default="-", help="output file (default: standard output)")
-    command.add_argument("--text-key", default="text", help="field that holds the text (default: text)")
-    command.add_argument("--format", default="", help="input format: text, json, csv or tsv "
-                                                      "(default: by the file's name; text for standard input)")
-    command.add_argument("--output-format", default="jsonl", help="jsonl or csv (default: jsonl)")
-    command.add_argument("--keep", nargs="*", default=[], metavar="FIELD", help="input fields to copy to the output")
+    command.add_argument("--output", default="-", help="output file: csv, tsv, jsonl, parquet or xlsx by its name; "
+                                                       "may be the input itself (default: standard output)")
+    command.add_argument("--text-key", default="text", help="column that holds the text (default: text)")
+    command.add_argument("--prefix", default="sentnb_", help="of the columns that are added (default: sentnb_)")
+    command.add_argument("--max-chars", type=int, default=100_000, help="longer texts get no label (default: 100000)")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add_table_options(command)
     command.set_defaults(call=classify_command)
+
+def add_table_options(command):
+    "What the names of input and output do not tell."
+    command.add_argument("--format", default="", help="of the input: text, json, csv, tsv, parquet or xlsx "
+                                                      "(default: by its name; text for standard input)")
+    command.add_argument("--encoding", default="utf-8", help="of the input (default: utf-8); the output is UTF-8")
+    command.add_argument("--separator", default="", help="of csv and tsv (default: the header tells)")
+    command.add_argument("--output-format", default="", dest="to_format",
+                         help="jsonl, csv, tsv, parquet or xlsx (default: by the output's name; on standard output "
+                              "csv for csv, tsv for tsv, else jsonl)")
 
 # %% ../nbs/03_cli.ipynb #e05a5547
 def build_parser() -> argparse.ArgumentParser:

@@ -53,6 +53,7 @@ class CrossResult:
     neuron_accuracy: float               # each fold's neuron alone
     neuron_interval: tuple[float, float] # its 95 % bootstrap interval
     fold_accuracy: list[float]           # one a fold
+    fold_auc: list[float | None]         # AUC of each fold's neuron on its texts; None unless there are two classes
     neurons: list[int]                   # the unit that each fold chose
     Cs: list[float]                      # the C that each fold chose
     n_nonzero: list[int]                 # units that each fold's classifier uses
@@ -65,21 +66,24 @@ def cross_validate(lm,               # a language model
                    split,            # has .texts and .labels
                    k: int = 10,      # folds
                    seed: int = 0,    # of the folds
-                   rank: str = "accuracy", # as in `transfer`
+                   rank: str = "auc", # as in `transfer`
+                   neuron: int | None = None, # the unit, where full reviews have chosen it; None: each fold chooses
                    fit_settings: dict | None = None, # Cs, refit, solver, device of `fit`
-                   **feature_settings,      # state, layers, pool, batch_size, cache, progress of `features`
+                   pool: tuple[str, ...] = ("last",), # of `features`; the neuron is a unit of the first
+                   **feature_settings,      # state, layers, batch_size, cache, progress of `features`
                   ) -> CrossResult:
     "Transfer on every fold. Raises `SentnbError` for texts without labels and classes too small for the folds."
     check_rank(rank)
     split = check_split(split, "data")
     folds = stratified_folds(split.labels, k, seed)
     seconds = {}
-    with stopwatch(seconds, "features"): X = features(lm, split.texts, **feature_settings)
+    with stopwatch(seconds, "features"): X = features(lm, split.texts, pool=pool, **feature_settings)
     everything = make_examples(X, split.labels)
+    n_units = X.shape[1] // len(pool)
     results = []
     for indices in rounds(folds):
         problem = Problem(*(everything.take_rows(rows) for rows in indices))
-        results.append(transfer_problem(problem, rank, seconds, **fit_settings or {}))
+        results.append(transfer_problem(problem, rank, neuron, n_units, seconds, **fit_settings or {}))
     return _joined(folds, results, seconds)
 
 def _joined(folds: list[np.ndarray], results: list, seconds: dict) -> CrossResult:
@@ -91,6 +95,7 @@ def _joined(folds: list[np.ndarray], results: list, seconds: dict) -> CrossResul
         accuracy=correct.mean(), interval=bootstrap_interval(correct), correct=correct,
         neuron_accuracy=neuron_correct.mean(), neuron_interval=bootstrap_interval(neuron_correct),
         neuron_correct=neuron_correct, fold_accuracy=[r.accuracy for r in results],
+        fold_auc=[r.neuron_auc for r in results],
         neurons=[r.neuron for r in results], Cs=[r.C for r in results],
         n_nonzero=[r.n_nonzero for r in results], seconds=seconds)
 

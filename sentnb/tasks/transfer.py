@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import rankdata
 from ..core import SentnbError
 from ..data.datasets import Split
 from .features import features
-from .neurons import UnitRanking, check_rank, choose_unit, make_neuron, rank_units, unit_scores
-from .regression import Fit, Problem, fit, make_problem, n_nonzero, scores
+from .neurons import (
+    Neuron, NeuronChoice, UnitRanking, check_rank, choose_unit, explain_choice, make_neuron, rank_units, unit_scores)
+from .regression import Examples, Fit, Problem, fit, make_problem, n_nonzero, scores
 from .solvers import CS
-from .statistics import bootstrap_interval
+from .statistics import auc_from_ranks, auc_interval, bootstrap_interval
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #27954df7
 def check_split(split,     # has .texts and .labels
@@ -46,14 +48,25 @@ class TransferResult:
     neuron: int                          # the chosen unit
     neuron_accuracy: float               # that unit alone, by one threshold, on the test texts
     neuron_interval: tuple[float, float] # its 95 % bootstrap interval
-    neuron_sign: int | None              # +1: high values mean the second class; None unless there are two classes
-    neuron_threshold: float | None       # where its decision changes; None likewise
+    neuron_auc: float | None             # how well it orders the test texts; None unless there are two classes
+    neuron_auc_interval: tuple[float, float] | None # its 95 % interval; None likewise
+    choice: NeuronChoice | None          # the neuron with sign, scale and threshold, and its rivals; None likewise
     fit: Fit                             # classifier, table of all C, what the last fit saw
-    ranking: UnitRanking                 # all units by weight and by accuracy alone
+    ranking: UnitRanking                 # all units by weight and by AUC alone
     correct: np.ndarray                  # (N_test,) scores of the classifier
     neuron_correct: np.ndarray           # (N_test,) scores of the neuron
     problem: Problem = field(repr=False) # features and labels
     seconds: dict[str, float]            # wall time of each stage
+
+    @property
+    def neuron_sign(self) -> int | None:
+        "+1: high cell values mean the second class; -1: low ones do; None unless there are two classes."
+        return self.choice and self.choice.neuron.sign
+
+    @property
+    def neuron_threshold(self) -> float | None:
+        "Above it a text is called positive, in standardised units; None unless there are two classes."
+        return self.choice and self.choice.neuron.threshold
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #d0d750d4
 @contextmanager
@@ -68,12 +81,14 @@ def stopwatch(seconds: dict, # where the time is recorded
 # %% ../../nbs/4_tasks/04_transfer.ipynb #7fe4f571
 def transfer(lm,                  # a language model: `featurize` and `fingerprint` are all that is used
              train, val, test,    # each with .texts and .labels
-             rank: str = "accuracy",      # of `choose_unit`: "accuracy" alone, or "weight" as in the papers
+             rank: str = "auc",           # of `choose_unit`: "auc" alone, or "weight" as in the papers
+             neuron: int | None = None,   # the unit, where full reviews have chosen it before; None: chosen here
              Cs: tuple[float, ...] = CS,  # values of C; the papers' nine by default
              refit: str = "train",        # what the last fit sees: "train" as in the papers, or "train+val"
              solver: str = "torch",       # or "liblinear"
              device: str = "auto",        # where to solve
-             **feature_settings,          # state, layers, pool, batch_size, cache, progress of `features`
+             pool: tuple[str, ...] = ("last",), # of `features`; the neuron is a unit of the first
+             **feature_settings,          # state, layers, batch_size, cache, progress of `features`
             ) -> TransferResult:
     "Fit on `train`, choose on `val`, report on `test`. Raises `SentnbError` for missing labels and unknown settings."
     check_rank(rank)
@@ -81,61 +96,81 @@ def transfer(lm,                  # a language model: `featurize` and `fingerpri
     labels = {name: split.labels for name, split in splits.items()}
     seconds = {}
     with stopwatch(seconds, "features"):
-        X = {name: features(lm, split.texts, **feature_settings) for name, split in splits.items()}
+        X = {name: features(lm, split.texts, pool=pool, **feature_settings) for name, split in splits.items()}
     problem = make_problem(X, labels)
-    return transfer_problem(problem, rank, seconds, Cs=Cs, refit=refit, solver=solver, device=device)
+    n_units = problem.train.X.shape[1] // len(pool)
+    return transfer_problem(problem, rank, neuron, n_units, seconds, Cs=Cs, refit=refit, solver=solver, device=device)
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #8cb95849
 def transfer_problem(problem: Problem,       # from `make_problem`
-                     rank: str = "accuracy", # of `choose_unit`: "accuracy" alone, or "weight" as in the papers
+                     rank: str = "auc",      # of `choose_unit`: "auc" alone, or "weight" as in the papers
+                     neuron: int | None = None,  # the unit, where it was chosen before; None: chosen here
+                     n_units: int | None = None, # columns that are candidates: those of the first pool; None: all
                      seconds: dict[str, float] | None = None, # stages that were timed before, and where to add to them
                      **fit_settings,         # Cs, refit, solver, device of `fit`
                     ) -> TransferResult:
     "Fit, choose the neuron, and judge both on the test texts."
     seconds = {} if seconds is None else seconds
-    train, val, test = problem.train, problem.val, problem.test
     with stopwatch(seconds, "fit"):
-        best = fit(train, val, **fit_settings)
+        best = fit(problem.train, problem.val, **fit_settings)
     with stopwatch(seconds, "neurons"):
-        ranking = rank_units(train, val, best.classifier)
-        unit = choose_unit(ranking, rank)
-        neuron = make_neuron(ranking.cuts, unit) if train.binary else None
-        correct = scores(best.classifier, test)
-        neuron_correct = unit_scores(ranking.cuts, unit, test)
+        ranking = rank_units(problem.train, problem.val, best.classifier)
+        unit = choose_unit(ranking, rank, n_units) if neuron is None else _check_unit(neuron, ranking)
+        of_neuron = _neuron_fields(problem, ranking, unit, n_units)
+        correct = scores(best.classifier, problem.test)
         interval = bootstrap_interval(correct)
-        neuron_interval = bootstrap_interval(neuron_correct)
     return TransferResult(
         accuracy=float(correct.mean()), interval=interval, correct=correct,
         C=best.C, n_nonzero=n_nonzero(best.classifier), fit=best, ranking=ranking,
-        neuron=unit, neuron_accuracy=float(neuron_correct.mean()),
-        neuron_interval=neuron_interval, neuron_correct=neuron_correct,
-        neuron_sign=neuron and neuron.sign, neuron_threshold=neuron and neuron.threshold,
-        problem=problem, seconds=seconds)
+        problem=problem, seconds=seconds, **of_neuron)
+
+def _check_unit(unit: int, ranking: UnitRanking) -> int:
+    "The unit, if there is one of that number."
+    n_units = len(ranking.by_auc)
+    if not 0 <= unit < n_units: raise SentnbError(f"there is no unit {unit}: the model has units 0 to {n_units - 1}")
+    return int(unit)
+
+def _neuron_fields(problem: Problem, ranking: UnitRanking, unit: int, n_units: int | None) -> dict:
+    "What a result says about one unit."
+    train, val, test = problem.train, problem.val, problem.test
+    correct = unit_scores(ranking.cuts, unit, test)
+    choice = explain_choice(ranking, make_neuron(train, unit), val, n_units) if train.binary else None
+    auc, interval = _neuron_auc(choice.neuron, test) if choice else (None, None)
+    return dict(neuron=unit, neuron_accuracy=float(correct.mean()), neuron_interval=bootstrap_interval(correct),
+                neuron_correct=correct, neuron_auc=auc, neuron_auc_interval=interval, choice=choice)
+
+def _neuron_auc(neuron: Neuron, test: Examples) -> tuple[float | None, tuple[float, float] | None]:
+    "AUC of the neuron on the test texts, and its interval; None where these hold hardly any text of a class."
+    values = neuron.standardize(test.X[:, neuron.unit])
+    positive = test.Y[:, 0] > 0
+    if min(positive.sum(), (~positive).sum()) < 2: return None, None
+    [auc] = auc_from_ranks(rankdata(values)[:, None], positive)
+    return float(auc), auc_interval(values, positive)
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #125e1de8
-_PLAIN = ("accuracy", "interval", "neuron", "neuron_accuracy", "neuron_interval", "neuron_sign", "neuron_threshold",
-          "C", "n_nonzero", "seconds")
+_PLAIN = ("accuracy", "interval", "neuron", "neuron_accuracy", "neuron_interval", "neuron_auc", "neuron_auc_interval",
+          "neuron_sign", "neuron_threshold", "C", "n_nonzero", "seconds")
 
 def summary(result: TransferResult) -> dict:
     "The figures of a transfer as plain values."
     plain = {name: getattr(result, name) for name in _PLAIN}
-    by_weight = result.ranking.by_weight
+    ranking = result.ranking
     best_val_accuracy = max(row["val_accuracy"] for row in result.fit.table)
-    return plain | dict(refit=result.fit.refit, gap=result.fit.gap, n_units=len(by_weight), n_test=len(result.correct),
-                        largest_weight_unit=int(by_weight[0]), val_accuracy=best_val_accuracy)
+    return plain | dict(refit=result.fit.refit, gap=result.fit.gap, n_units=len(ranking.by_weight),
+                        n_test=len(result.correct), largest_weight_unit=int(ranking.by_weight[0]),
+                        best_auc_unit=int(ranking.by_auc[0]), val_accuracy=best_val_accuracy)
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #d12a43e4
 def leading_units(result: TransferResult,
                   n: int = 5,   # how many of each ranking
                  ) -> list[dict]: # a row a rank
-    "The first units of both rankings, with weight and validation accuracy alone."
-    weight = np.abs(result.fit.classifier.coef).sum(0)      # (D,)
-    accuracy = result.ranking.single_accuracy               # (D,)
+    "The first units of both rankings, with weight and validation AUC alone."
+    ranking = result.ranking
     rows = []
-    for rank in range(1, min(n, len(weight)) + 1):
-        heaviest = int(result.ranking.by_weight[rank - 1])
-        best = int(result.ranking.by_accuracy[rank - 1])
-        rows.append(dict(rank=rank, by_weight=heaviest, weight=float(weight[heaviest]),
-                         its_accuracy=float(accuracy[heaviest]), by_accuracy=best,
-                         accuracy=float(accuracy[best]), its_weight=float(weight[best])))
+    for rank in range(1, min(n, len(ranking.weight)) + 1):
+        heaviest = int(ranking.by_weight[rank - 1])
+        best = int(ranking.by_auc[rank - 1])
+        rows.append(dict(rank=rank, by_weight=heaviest, weight=float(ranking.weight[heaviest]),
+                         its_auc=float(ranking.single_auc[heaviest]), by_auc=best, auc=float(ranking.single_auc[best]),
+                         accuracy=float(ranking.single_accuracy[best]), its_weight=float(ranking.weight[best])))
     return rows
