@@ -18,7 +18,7 @@ from ..core import SentnbError, atomic_write
 from ..data.preparing import PrepareConfig, prepare
 from ..data.token_files import TokenFile
 from ..models.lm import LanguageModel
-from .recurrent_speed import take_turns
+from .speed import median_seconds
 from ..runs import Run
 from ..training.distributed import World
 from ..training.pretrain import pretrain
@@ -108,7 +108,7 @@ def affordable_steps(config: PretrainConfig, seconds: float) -> int:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Run(Path(folder)), World())
         batches = trainer.batches()
-        step = take_turns(dict(step=lambda: trainer.train_step(next(batches))), repeats=8)["step"]
+        step = median_seconds(dict(step=lambda: trainer.train_step(next(batches))), repeats=8)["step"]
     return max(1, round(seconds / step))
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #5ae0c9b6
