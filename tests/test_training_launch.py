@@ -1,6 +1,7 @@
 "Ranks that die, cells that are interrupted, kernels that are killed, nodes that are lost: explained, no orphans."
 import dataclasses
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -133,6 +134,60 @@ def test_nobody_is_left_behind(corpus, tmp_path, sig):
         parent.kill()
         parent.stderr.close()
     assert (run.checkpoint_folder / "latest").exists()
+
+
+def test_nobody_starts_without_a_parent(corpus, tmp_path):
+    "The launching process is gone before its agent could ask to be told: the agent ends, and starts no ranks."
+    config = endless(corpus)
+    run = new_run(tmp_path, "orphan", config)
+    params = write_yaml(run.checkpoint_folder / "params.yaml", dataclasses.asdict(config))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    env = child_env(SENTNB_RUN=str(run.folder.resolve()), SENTNB_PARENT=str(gone.pid))
+    agent = subprocess.Popen([sys.executable, "-m", "sentnb.training.launch", str(params)], env=env)
+    try: assert agent.wait(60) == -signal.SIGTERM
+    finally: agent.kill()
+    assert not (run.log_folder / "ranks").exists() and not processes_of(run)
+
+
+@pytest.mark.slow
+def test_time_limit_of_a_launch(corpus, tmp_path, capsys):
+    "It counts from the launch, and the run can be taken up. The bar shows loss and bits."
+    config = endless(corpus, nproc=1, time_limit_minutes=1.)
+    run = new_run(tmp_path, "limited", config)
+    began = time.monotonic()
+    result = launch(config, run)
+    took = time.monotonic() - began
+    if result.step < 4: pytest.skip(f"this machine needed the minute to start: {took:.0f} s")
+    assert took < 66
+    assert (run.state, result.finished) == ("stopped", False) and result.loss > 0
+    assert re.search(r"loss \d\.\d{3}, \d\.\d{3} bits per character", capsys.readouterr().out)
+    more = dataclasses.replace(config, steps=result.step + 4, time_limit_minutes=0.)
+    assert launch(more, run).step == result.step + 4 and run.state == "finished"
+
+
+def test_a_signal_stops_a_launch(corpus, tmp_path):
+    "A scheduler ends the ranks: the run is stopped, says by what, and goes on when it is launched again."
+    config = endless(corpus, steps=4000, nproc=1)
+    run = new_run(tmp_path, "signaled", config)
+
+    def end_rank():
+        wait_for(lambda: run.status.get("step", 0) >= 4 and processes_of(run), what="a training to end")
+        os.kill(processes_of(run)[0], signal.SIGTERM)
+    thread = threading.Thread(target=end_rank)
+    thread.start()
+    result = launch(config, run)
+    thread.join()
+    assert run.state == "stopped" and "SIGTERM" in run.status["message"] and result.loss is None
+    more = dataclasses.replace(config, steps=result.step + 4)
+    assert launch(more, run).step == result.step + 4
+
+
+def test_what_cannot_start_says_so_at_once(corpus, tmp_path):
+    config = endless(corpus, init="nowhere")
+    run = new_run(tmp_path, "bad", config)
+    with pytest.raises(SentnbError, match="^there is no model 'nowhere'"): launch(config, run)
+    assert not (run.log_folder / "torchrun.log").exists()
 
 
 def agent(run, port, log):

@@ -9,10 +9,12 @@ import time
 import pytest
 import torch
 from sentnb.core import SentnbError
+from sentnb.data.token_files import TokenFile, write_manifest
+from sentnb.data.tokenizers import SentencePieceTokenizer
 from sentnb.training.distributed import World
 from sentnb.training.pretrain import pretrain
-from sentnb.training.trainer import Trainer
-from training_tools import child_env, make_corpus, new_run, same_curves, same_weights, settings
+from sentnb.training.trainer import Trainer, open_split, open_stream
+from training_tools import child_env, curve, make_corpus, new_run, same_curves, same_weights, settings
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +67,90 @@ def test_other_settings_are_refused(corpus, tmp_path):
     with pytest.raises(SentnbError, match="batch_size was 8"): Trainer(fewer_rows, run, World())
 
 
-def test_time_limit(corpus, tmp_path):
-    config = settings(corpus, steps=10**6, time_limit_minutes=.01, eval_every=0, save_every=0)
+def test_stopped_in_time_and_taken_up(corpus, tmp_path):
+    "A run that its time limit stopped goes on where it was, and a run with more steps goes on where it ended."
+    config = settings(corpus, steps=400, eval_every=0, save_every=0, schedule="constant")
+    straight, stopped = (new_run(tmp_path, name, config) for name in ("straight", "stopped"))
+    limited = dataclasses.replace(config, time_limit_minutes=1/60)
+    result = pretrain(limited, stopped)
+    assert stopped.state == "stopped" and not result.finished and 0 < result.step < 400 and result.loss is not None
+    assert "time limit" in stopped.status["message"]
+    fewer = dataclasses.replace(config, steps=result.step + 20)
+    assert pretrain(fewer, stopped).finished and stopped.state == "finished"
+    pretrain(config, stopped)
+    pretrain(config, straight)
+    assert same_weights(straight, stopped, 400) and curve(straight) == curve(stopped)
+    assert stopped.metrics("val").step.is_unique
+
+
+@pytest.mark.parametrize("eval_every", [0, 7])
+def test_time_limit_holds_on_the_clock(corpus, tmp_path, monkeypatch, eval_every):
+    "Nine seconds are nine, although the validation at the end takes three of them."
+    forward = Trainer.forward
+
+    def slow(self, *args):
+        time.sleep(.05 if torch.is_grad_enabled() else 3 / n_windows)
+        return forward(self, *args)
+    config = settings(corpus, steps=10**6, time_limit_minutes=.15, eval_every=eval_every, save_every=0)
+    n_windows = len(open_stream(config, {s: open_split(config, s) for s in ("train", "val")}, "val", World()))
+    monkeypatch.setattr(Trainer, "forward", slow)
     run = new_run(tmp_path, "limited", config)
-    result = pretrain(config, run)
-    assert run.state == "finished" and 0 < result.step < 10**6 and result.loss is not None
+    began = time.monotonic()
+    pretrain(config, run)
+    took = time.monotonic() - began
+    assert 5 < took < 9.9, took
+    assert eval_every or took > 8.1, took
+
+
+def train_until(trainer, step):
+    "As `fit` does, up to the log lines and checkpoints of a step; then the power goes."
+    trainer.run.rewind(trainer.step)
+    batches = trainer.batches()
+    while trainer.step < step: trainer.after_step(trainer.train_step(next(batches))[0])
+    trainer.store.wait()
+
+
+@pytest.mark.parametrize("dies_at", [9, 23, 30], ids=["before the first checkpoint", "between", "after the last save"])
+def test_every_row_once(corpus, tmp_path, dies_at):
+    config = settings(corpus, steps=30, log_every=2, eval_every=10, save_every=0)
+    straight, broken = (new_run(tmp_path, name, config) for name in ("straight", "broken"))
+    pretrain(config, straight)
+    train_until(Trainer(config, broken, World()), dies_at)
+    result = pretrain(config, broken)
+    assert result.loss == straight.metrics("val").loss.iloc[-1]
+    assert same_weights(straight, broken, 30) and same_curves(straight, broken)
+
+
+def test_first_weights(corpus, tmp_path):
+    "`init` begins where another run ended, on text of its own and with a dropout of its own."
+    config = settings(corpus, steps=40, eval_every=0)
+    first = new_run(tmp_path, "first", config)
+    pretrain(config, first)
+    init = str(first.checkpoint_folder / "step-40")
+    further = dataclasses.replace(config, init=init, dropout=.1, forget_bias=1., steps=2, lr=1e-9, log_every=1, seed=5)
+    second, fresh = new_run(tmp_path, "second", further), new_run(tmp_path, "fresh", further)
+    pretrain(further, second)
+    pretrain(dataclasses.replace(further, init=""), fresh)
+    assert abs(second.metrics("val").loss.iloc[-1] - first.metrics("val").loss.iloc[-1]) < 1e-3
+    assert second.metrics("train").loss[0] < .6 * fresh.metrics("train").loss[0]
+
+
+def test_first_weights_that_do_not_fit(corpus, tmp_path):
+    config = settings(corpus, steps=2, eval_every=0)
+    run = new_run(tmp_path, "first", config)
+    pretrain(config, run)
+    further = dataclasses.replace(config, init=str(run.checkpoint_folder))
+
+    other = new_run(tmp_path, "other", further)
+    def begin(**changes): Trainer(dataclasses.replace(further, **changes), other, World())
+    with pytest.raises(SentnbError, match="pass -p hidden_size 32 -p tied False$"): begin(hidden_size=16, tied=True)
+    with pytest.raises(SentnbError, match="there is no model 'nowhere'"): begin(init="nowhere")
+    texts = ["one two three four five six"] * 30
+    pieces = SentencePieceTokenizer.train(texts, 280, "bpe")
+    for split in ("train", "val"): TokenFile.from_texts(texts, pieces).save(tmp_path / "pieces", split)
+    write_manifest(tmp_path / "pieces", ["train", "val"], pieces, cleaning="review")
+    with pytest.raises(SentnbError, match="trained with another tokenizer than the corpus"):
+        begin(data=str(tmp_path / "pieces"))
 
 
 def interrupt(run, after, sig, rng):
@@ -95,7 +176,7 @@ def interrupt_often(corpus, tmp_path, signals, seed, **changes):
     for i, sig in enumerate(signals):
         code, err = interrupt(broken, 20 + 40*i, sig, rng)
         assert code == (0 if sig == signal.SIGTERM else -sig), err
-        if sig == signal.SIGTERM: assert "SIGTERM" in broken.status["message"]
+        if sig == signal.SIGTERM: assert broken.state == "stopped" and "SIGTERM" in broken.status["message"]
     assert pretrain(config, broken).step == config.steps
     assert same_weights(straight, broken, config.steps) and same_curves(straight, broken)
 

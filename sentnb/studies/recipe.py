@@ -14,11 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from ..core import progress
+from ..core import common_fields, progress
 from ..data.datasets import find_file
 from ..data.preparing import PrepareConfig
 from ..data.reading import read_documents
-from .quickstart import common_fields
 from ..training.trainer import PretrainConfig
 
 # %% ../../nbs/6_studies/02_recipe.ipynb #0858d1e1
