@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core import common_fields
 from ..runs import Run
-from .quickstart import common_fields
 from .training_runs import ExperimentConfig, pretrain_config
 from ..training.hardware import loop_overhead
 from ..training.launch import launch

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import atomic_write
+from ..core import atomic_write, common_fields
 from ..data.datasets import cache_folder, load_dataset
 from ..data.preparing import PrepareConfig, prepare
 from ..data.token_files import TokenFile
 from ..runs import Run
-from .quickstart import common_fields
 from ..training.launch import launch
 from ..training.pretrain import PretrainResult
 from ..training.trainer import PretrainConfig

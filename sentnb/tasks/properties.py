@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from ..core import SentnbError, progress
+from .statistics import auc_from_ranks
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #225ddeef
 def _inside(pattern: bytes, data: bytes) -> np.ndarray:
@@ -75,15 +76,7 @@ def agreement(ranks: np.ndarray,    # (N, units) ranks of each unit's values, as
               prop: np.ndarray,     # (N,) bool for yes/no, else numbers
              ) -> np.ndarray:       # (units,) from -1 to 1
     "How well each unit follows the property: 2 AUC - 1, or Spearman's correlation."
-    return _agreement_yes_no(ranks, prop) if prop.dtype == bool else _agreement_graded(ranks, prop)
-
-def _agreement_yes_no(ranks, prop) -> np.ndarray:
-    "2 AUC - 1, from the mean rank of the bytes with the property (Mann & Whitney 1947)."
-    n_yes = int(prop.sum())
-    n_no = len(prop) - n_yes
-    mean_rank = prop @ ranks / max(1, n_yes)                # (units,)
-    auc = (mean_rank - (n_yes + 1) / 2) / max(1, n_no)
-    return 2 * auc - 1
+    return 2 * auc_from_ranks(ranks, prop) - 1 if prop.dtype == bool else _agreement_graded(ranks, prop)
 
 def _agreement_graded(ranks, prop) -> np.ndarray:
     "Spearman's correlation: Pearson's, of the ranks."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLOPS_PER_STEP', 'MATRICES', 'time_steps', 'layer_parameters', 'measured_shape', 'step_seconds', 'Estimate',
-           'estimate', 'check_hardware', 'loop_overhead']
+           'estimate', 'matmul_speed', 'hours_at_least', 'check_hardware', 'loop_overhead']
 
 # %% ../../nbs/3_training/12_hardware.ipynb #1fc86303
 import dataclasses
@@ -119,6 +119,21 @@ def estimate(config: PretrainConfig) -> Estimate:
     name = torch.cuda.get_device_name(0) if on_gpu else f"CPU with {torch.get_num_threads()} thread(s)"
     return Estimate(devices, name, seconds, characters / seconds, steps * seconds / 3600)
 
+# %% ../../nbs/3_training/12_hardware.ipynb #37f4b41d
+def matmul_speed(size: int = 1024, # rows and columns
+                ) -> float:        # floating-point operations per second
+    "How fast this machine's CPU multiplies matrices."
+    a = torch.randn(size, size)
+    a @ a                                    # the first one takes longer
+    begin = time.perf_counter()
+    a @ a
+    return 2 * size**3 / (time.perf_counter() - begin)
+
+def hours_at_least(config: PretrainConfig, corpus: TokenFile) -> float:
+    "What the matrix products of all steps would take on this machine's CPU."
+    tokens = config.steps * config.batch_size * config.seq_len or config.epochs * corpus.n_tokens
+    return 6 * layer_parameters(config) * tokens / matmul_speed() / 3600
+
 # %% ../../nbs/3_training/12_hardware.ipynb #bd6fa22e
 def check_hardware(config: PretrainConfig):
     "Raises `SentnbError` when there are too few GPUs, with what to pass instead and how long that would take."
@@ -127,8 +142,9 @@ def check_hardware(config: PretrainConfig):
     if config.device == "cpu" or one_anywhere or gpus >= config.nproc: return
     problem = f"{config.nproc} processes want {config.nproc} GPUs, and this machine has {gpus or 'none'}"
     if gpus == 0:
+        hours = hours_at_least(config, TokenFile.open(config.data, "train"))
         raise SentnbError(f"{problem}: pass -f cpu_small for settings that run here in minutes; "
-                          f"-p device cpu -p nproc 1 -p precision fp32 would take {estimate(config)}")
+                          f"-p device cpu -p nproc 1 -p precision fp32 would take at least {_duration(hours)}")
     rows = config.batch_size // config.nproc
     raise SentnbError(f"{problem}: pass -p nproc {gpus}, which takes {estimate(config)} for the same batch of "
                       f"{config.batch_size}; if that does not fit in memory, also -p batch_size {rows * gpus}, "

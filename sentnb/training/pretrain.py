@@ -24,7 +24,7 @@ class PretrainResult:
     "Where a run ended."
     folder: Path                     # the run
     step: int                        # optimizer steps made
-    finished: bool                   # False: stopped by a signal, to be continued
+    finished: bool                   # False: stopped by a signal or a time limit, to be continued
     loss: float | None               # nats per token on the validation split, at the end
     bits_per_character: float | None # the same in bits per UTF-8 byte
 
@@ -37,19 +37,22 @@ def pretrain(config: PretrainConfig,
     world = join_world(config.device, config.timeout_seconds)
     try:
         trainer = Trainer(config, run, world)
-        finished = trainer.fit()
+        stopped_by = trainer.fit()
     except BaseException as e:
         # The group stays open: closing it would make the other ranks fail before this failure is on record.
         if world.is_main: run.fail(f"{type(e).__name__}: {e}")
         raise
-    if world.is_main: _report(run, trainer.step, finished)
+    if world.is_main: _report(run, trainer, stopped_by)
     leave_world()
     last = trainer.validated
-    return PretrainResult(run.folder, trainer.step, finished, last.get("loss"), last.get("bits_per_character"))
+    return PretrainResult(run.folder, trainer.step, not stopped_by, last.get("loss"), last.get("bits_per_character"))
 
-def _report(run: Run, step: int, finished: bool):
-    if finished: run.update("finished", step=step)
-    else: run.update("failed", step=step, message="stopped by SIGTERM; the same command goes on from here")
+def _report(run: Run, trainer: Trainer, stopped_by: str):
+    step = trainer.step
+    how_far = f"step {step} of {trainer.total_steps}"
+    message = f"stopped by {stopped_by} at {how_far}; the same command goes on from here"
+    if stopped_by: run.update("stopped", step, message)
+    else: run.update("finished", step)
 
 # %% ../../nbs/3_training/11_pretrain.ipynb #c9ca8240
 def run_of(path: Path,             # a parameter file, absolute
