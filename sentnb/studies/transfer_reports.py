@@ -528,6 +528,8 @@ def classifier_section(report: TransferReport) -> list:
     run = report.run
     about = dict(fitted_on=report.texts.title, model=report.model_name)
     folder = run.checkpoint_folder / "classifier"
-    save_classifier(folder, report.lm, report.result, feature_settings(report.config), about)
+    result = report.result
+    settings = feature_settings(report.config)
+    save_classifier(folder, report.lm, result.fit.classifier, result.choice.neuron, settings, about)
     shown = f"runs/{run.experiment}/{run.name}/checkpoint/classifier"
     return [Markdown(f"`sentnb classify FILE --model {shown}`")]

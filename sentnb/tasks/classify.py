@@ -51,25 +51,23 @@ CLASSIFIER_FILE = "classifier.json"
 FORMAT_VERSION = 2
 FEATURE_SETTINGS = ("state", "layers", "pool")
 
-def save_classifier(folder: str | Path,     # of a saved model, or a new one
-                    lm: LanguageModel,      # the model of the transfer
-                    result: TransferResult, # what was fitted
+def save_classifier(folder: str | Path,           # of a saved model, or a new one
+                    lm: LanguageModel,            # whose features it takes
+                    classifier: LinearClassifier, # of two classes
+                    neuron: Neuron,               # the unit whose value is reported
                     settings: dict | None = None, # state, layers, pool, where they are not the defaults
-                    about: dict | None = None,    # anything to say about it
-                    neuron: Neuron | None = None, # where full reviews have chosen it; None: the one of the transfer
+                    about: dict | None = None,    # on what it was fitted, and how well it did
                    ) -> Path:
     "Write a classifier beside its model. Raises `SentnbError` for another model in `folder`, or more than two classes."
     folder = Path(folder)
-    if result.choice is None:
+    if len(classifier.classes) != 2 or classifier.multilabel:
         raise SentnbError("only classifiers of two classes can be saved: others have no single sign and threshold")
     if not (folder / "config.json").exists(): lm.save(folder)
     elif LanguageModel.load(folder).fingerprint != lm.fingerprint:
         raise SentnbError(f"{folder.name} holds another model than the one this classifier belongs to")
     used = {name: value for name, value in (settings or {}).items() if name in FEATURE_SETTINGS}
-    figures = dict(accuracy=result.accuracy, interval=result.interval, n_test=len(result.correct))
     content = dict(format_version=FORMAT_VERSION, weights_sha256=sha256_file(folder / "model.safetensors"),
-                   features=used, neuron=asdict(neuron or result.choice.neuron),
-                   classifier=to_plain(result.fit.classifier), about=figures | (about or {}))
+                   features=used, neuron=asdict(neuron), classifier=to_plain(classifier), about=about or {})
     return atomic_write(folder / CLASSIFIER_FILE, json.dumps(content, indent=1, default=str) + "\n")
 
 # %% ../../nbs/4_tasks/14_classify.ipynb #2ae6227c
