@@ -26,7 +26,8 @@ class ReleaseConfig:
     "What to train and release."
     name: str = "reviews-mlstm-2048"  # of the released model: what it read, what it is, its size
     data_dir: str = ""                # folder of the data sets; empty: $SENTNB_DATA, the cache
-    checkpoint: str = ""              # a trained model: skip corpus and training
+    checkpoint: str = ""              # a trained model, or a released name to renew: skip corpus and training
+    training: str = ""                # checkpoint folder of the run that trained it, if `checkpoint` lies elsewhere
     look_at_test: bool = False        # measure on the test sets, once, and release; False: validation only
     documents: int = 0                # at most so many from each source, for rehearsals; 0: all
     tokenizer: str = "unigram"        # "char", or SentencePiece: "unigram" or "bpe"

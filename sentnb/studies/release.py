@@ -6,8 +6,8 @@
 __all__ = ['REVIEW_KINDS', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS', 'VERDICTS', 'SHOULD_NOT_DIFFER', 'GOLDEN', 'PUBLISHED',
            'PURPOSE', 'LIMITS', 'TERMS', 'training_run', 'without_copies', 'labelled_kinds', 'read_kinds',
            'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack', 'bias_sentences',
-           'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook', 'look_at_test',
-           'test_figures', 'verdict', 'collect_looks', 'recipe_facts', 'model_card', 'finish_release']
+           'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook', 'judge_on_test',
+           'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'recipe_facts', 'model_card', 'finish_release']
 
 # %% ../../nbs/6_studies/03_release.ipynb #c445abf9
 import copy, json
@@ -22,7 +22,7 @@ from ..core import SentnbError, atomic_write
 from ..data.datasets import LOOKS, Split, load_dataset, random_split, read_looks
 from ..data.duplicates import near_form
 from ..models.lm import LanguageModel
-from ..runs import Run
+from ..runs import Run, runs_root
 from .transfer_reports import ReviewConfig, review_benchmark, sentence_benchmark
 from ..tasks.baselines import majority, tfidf
 from ..tasks.classify import TextClassifier, classify, load_classifier, save_classifier
@@ -209,7 +209,7 @@ class TestLook:
     words: np.ndarray        # TF-IDF and logistic regression
     common: np.ndarray       # always the most common label
 
-def look_at_test(name: str,                     # of the data set
+def judge_on_test(name: str,                     # of the data set
                  parts: dict[str, Split],       # its texts
                  examples: dict[str, Examples], # their features
                  mixture: MixtureFit,
@@ -237,18 +237,24 @@ def test_figures(look: TestLook,
         unit: look.papers.neuron_correct, "TF-IDF of words": look.words, "most common label": look.common}
     rows = [_figure(f"{look.name} test, {what}", right.mean(), bootstrap_interval(right), run)
             for what, right in measured.items()]
-    auc = _figure(f"{look.name} test, AUC of {unit}", look.papers.neuron_auc, look.papers.neuron_auc_interval, run, ".3f")
+    papers = look.papers
+    auc = _figure(f"{look.name} test, AUC of {unit}", papers.neuron_auc, papers.neuron_auc_interval, run, ".3f")
     published, source = PUBLISHED[look.name]
-    return [*rows, auc, dict(figure=f"{look.name} test, {source}", value=f"{published:.1%}", interval="", read_from="published")]
+    theirs = dict(figure=f"{look.name} test, {source}", value=f"{published:.1%}", interval="", read_from="published")
+    return [*rows, auc, theirs]
 
 def verdict(look: TestLook) -> str:
     "How the classifier compares with a bag of words, in one sentence."
     better = look.shipped.mean() > look.words.mean()
     p = mcnemar(look.shipped, look.words).p_value
-    return (f"On {look.name} the classifier is {'better' if better else 'worse'} than a bag of words trained on the same "
-            f"labels ({look.shipped.mean():.1%} against {look.words.mean():.1%}; McNemar p = {p:.2g}).")
+    return (f"On {look.name} the classifier is {'better' if better else 'worse'} than a bag of words trained on "
+            f"{look.name}'s labels ({look.shipped.mean():.1%} against {look.words.mean():.1%}; McNemar p = {p:.2g}).")
 
 # %% ../../nbs/6_studies/03_release.ipynb #8855b548
+def reference_runs() -> list[Run]:
+    "The committed runs that looked at a test set."
+    return [Run(ledger.parent) for ledger in sorted(runs_root().glob(f"*/reference*/{LOOKS}"))]
+
 def collect_looks(folder: str | Path,   # of the released model
                   runs: Iterable[Run],  # where to look for new notes
                  ) -> list[dict]:       # all looks, oldest first
@@ -328,7 +334,8 @@ def _items(sentences: Iterable[str]) -> list[str]:
 def _gap_sentence(checks: list[dict]) -> str:
     "What the fixed sentences show of bias, in words."
     gaps = largest_gaps(checks)
-    between = " and ".join(f"{gaps[group]:.2f} between sentences that differ only in {group}" for group in SHOULD_NOT_DIFFER)
+    differences = [f"{gaps[group]:.2f} between sentences that differ only in {group}" for group in SHOULD_NOT_DIFFER]
+    between = " and ".join(differences)
     flipped = flips(checks)
     named = f"These get another label than most of their group: {' '.join(flipped)}" if flipped else "No label changes."
     return f"The probability *positive* differs by up to {between}. {named}"

@@ -6,9 +6,10 @@
 __all__ = ['SMALL_VALIDATION', 'LABEL_COUNTS', 'EXTRAS', 'TransferConfig', 'ReviewConfig', 'SolverConfig', 'feature_settings',
            'fit_settings', 'Benchmark', 'random_subset', 'load_if_available', 'sentence_benchmark', 'review_benchmark',
            'load_benchmark', 'model_for', 'small_model', 'forward_clock', 'share_beside_forward', 'run_transfer',
-           'probe_texts', 'sst_probe', 'TransferReport', 'baseline_scores', 'benchmark_section', 'transfer_section',
-           'ranking_section', 'neuron_section', 'sweep_section', 'left_out_section', 'label_section',
-           'baseline_section', 'breakdown_section', 'example_section', 'cost_section', 'classifier_section']
+           'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores', 'benchmark_section',
+           'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section', 'left_out_section',
+           'label_section', 'baseline_section', 'breakdown_section', 'example_section', 'cost_section',
+           'classifier_section']
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #3a3dc6ec
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +25,13 @@ from IPython.display import Markdown
 from ..core import NotAvailableError, SentnbError
 from ..data.datasets import DataSet, Split, load_dataset, random_split
 from ..data.token_files import make_corpus
-from ..models.lm import LanguageModel, open_model
+from ..models.lm import LanguageModel, find_model, open_model
 from ..runs import Run
 from .quickstart import QuickstartConfig, pretrain_settings
 from ..tasks.baselines import comparison, majority, tfidf, untrained
-from ..tasks.classify import save_classifier
+from ..tasks.classify import CLASSIFIER_FILE, load_classifier, save_classifier
 from ..tasks.cross_validation import CrossResult, cross_scores, cross_validate
-from ..tasks.neurons import Neuron, extremes, fit_units, k_sweep, label_efficiency
+from ..tasks.neurons import extremes, fit_units, k_sweep, label_efficiency
 from ..tasks.regression import scores
 from ..tasks.statistics import breakdown, length_quarters, negation, show_accuracy
 from ..tasks.transfer import TransferResult, leading_units, stopwatch, summary, transfer
@@ -47,7 +48,8 @@ class TransferConfig:
     state: str = "cell"         # "cell" or "hidden"
     layers: str = "last"        # "last" or "all"
     pool: tuple[str, ...] = ("last",) # of "last", "max", "min", "mean"
-    rank: str = "accuracy"      # "the" neuron leads by "accuracy" alone on validation, or "weight" as in the papers
+    neuron: int = -1            # the unit to judge alone; -1: the one named beside the model, else chosen by `rank`
+    rank: str = "auc"           # the unit that leads by "auc" alone on validation, or by "weight" as in the papers
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
     solver: str = "torch"       # "torch" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
@@ -250,15 +252,17 @@ def run_transfer(lm: LanguageModel,
                  texts: Benchmark,
                  config: TransferConfig,      # a `ReviewConfig` where the texts have no split
                  seconds: dict[str, float],   # the time of each stage is added here
+                 neuron: int | None = None,   # the unit to judge alone; None: chosen here
                 ) -> TransferResult | CrossResult:
     "The transfer that these texts ask for, with the forward pass timed inside."
     reading = feature_settings(config) | dict(cache=config.cache or None, progress=True)
     fitting = fit_settings(config)
     with forward_clock(lm, seconds):
         if texts.has_split:
-            result = transfer(lm, **texts.parts, rank=config.rank, **fitting, **reading)
+            result = transfer(lm, **texts.parts, rank=config.rank, neuron=neuron, **fitting, **reading)
         else:
-            result = cross_validate(lm, texts.parts["all"], config.folds, config.seed, config.rank, fitting, **reading)
+            result = cross_validate(lm, texts.parts["all"], config.folds, config.seed, rank=config.rank,
+                                    neuron=neuron, fit_settings=fitting, **reading)
     seconds.update(result.seconds)
     return result
 
@@ -284,6 +288,14 @@ def sst_probe(lm: LanguageModel,
             f"{name}_neuron": result.neuron}
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #0e6a51d3
+def known_neuron(config: TransferConfig) -> int | None: # None: the report chooses one
+    "The unit that the settings name, or that was chosen when the model was released."
+    if config.neuron >= 0: return config.neuron
+    try: folder = find_model(config.checkpoint or None)
+    except NotAvailableError: return None
+    if not (folder / CLASSIFIER_FILE).is_file(): return None
+    return load_classifier(folder, config.device).neuron.unit
+
 class TransferReport:
     "What the sections of a report share."
     def __init__(self,
@@ -300,7 +312,7 @@ class TransferReport:
     @cached_property
     def result(self) -> TransferResult | CrossResult:
         "The transfer of the model."
-        return run_transfer(self.lm, self.texts, self.config, self.seconds)
+        return run_transfer(self.lm, self.texts, self.config, self.seconds, known_neuron(self.config))
 
     @cached_property
     def untrained_result(self) -> TransferResult | CrossResult:
@@ -363,12 +375,13 @@ def _show_fit(run: Run, result: TransferResult) -> list:
     n_units = len(result.ranking.by_weight)
     sign = "+" if result.neuron_sign > 0 else "−"
     text = (f"All units: **{show_accuracy(result.correct)}**, {result.n_nonzero} of {n_units} with a weight, "
-            f"C = {result.C:g}. Unit {result.neuron} alone: **{show_accuracy(result.neuron_correct)}** "
-            f"(sign {sign}, threshold {result.neuron_threshold:.3f}).")
+            f"C = {result.C:g}. Unit {result.neuron} alone: **{show_accuracy(result.neuron_correct)}**, "
+            f"AUC {result.neuron_auc:.3f} (sign {sign}; shown standardised, higher is more positive).\n\n"
+            f"{result.choice.sentence()}")
     return [Markdown(text), path_plot(result.fit.table, result.C)]
 
 _FOLD_FIGURES = ("accuracy", "interval", "neuron_accuracy", "neuron_interval",
-                 "fold_accuracy", "neurons", "Cs", "n_nonzero")
+                 "fold_accuracy", "fold_auc", "neurons", "Cs", "n_nonzero")
 
 def _show_folds(run: Run, result: CrossResult) -> list:
     run.save_result("transfer", {name: getattr(result, name) for name in _FOLD_FIGURES})
@@ -389,9 +402,9 @@ def _of_one_fit(section: Callable) -> Callable:
 
 @_of_one_fit
 def ranking_section(report: TransferReport) -> list:
-    "The first units by weight and by accuracy alone."
+    "The first units by weight and by AUC alone."
     report.run.save_result("leading_units", leading_units(report.result, 10))
-    formats = dict(weight="{:.2f}", its_weight="{:.2f}", its_accuracy="{:.1%}", accuracy="{:.1%}")
+    formats = dict(weight="{:.2f}", its_weight="{:.2f}", its_auc="{:.3f}", auc="{:.3f}", accuracy="{:.1%}")
     return [_table(leading_units(report.result), **formats)]
 
 @_of_one_fit
@@ -399,11 +412,12 @@ def neuron_section(report: TransferReport) -> list:
     "The neuron's values by label, all weights, and both classifiers at every threshold."
     result = report.result
     test = result.problem.test
-    value = test.X[:, result.neuron]       # (N,)
-    quantity = f"{report.config.state} state of unit {result.neuron} after the last character"
+    neuron = result.choice.neuron
+    value = neuron.standardize(test.X[:, neuron.unit])       # (N,)
+    quantity = f"unit {neuron.unit} after the last character (standard deviations; higher is more positive)"
     log_odds = result.fit.classifier.decision(test.X)[:, 0]
-    curves = {"all units": log_odds, f"unit {result.neuron}": result.neuron_sign * value}
-    return [label_histogram(value, test.labels, quantity=quantity, threshold=result.neuron_threshold),
+    curves = {"all units": log_odds, f"unit {neuron.unit}": value}
+    return [label_histogram(value, test.labels, quantity=quantity, threshold=neuron.threshold),
             coefficient_plot(result.fit.classifier.coef[0], named=3),
             roc(curves, test.labels)]
 
@@ -412,7 +426,7 @@ def neuron_section(report: TransferReport) -> list:
 def sweep_section(report: TransferReport) -> list:
     "Accuracy of the best k units, beside the baselines."
     result = report.result
-    orders = {"by accuracy alone": result.ranking.by_accuracy, "by weight": result.ranking.by_weight}
+    orders = {"by AUC alone": result.ranking.by_auc, "by weight": result.ranking.by_weight}
     with stopwatch(report.seconds, "k sweeps"):
         settings = fit_settings(report.config)
         sweeps = {name: k_sweep(result.problem, order, **settings) for name, order in orders.items()}
@@ -422,7 +436,7 @@ def sweep_section(report: TransferReport) -> list:
 @_of_one_fit
 def left_out_section(report: TransferReport) -> list:
     "Accuracy of all units but the best 1, 4 and 16."
-    best = report.result.ranking.by_accuracy
+    best = report.result.ranking.by_auc
     rows = []
     with stopwatch(report.seconds, "all but k"):
         for k in (1, 4, 16):
@@ -447,7 +461,8 @@ def label_section(report: TransferReport) -> list:
     seeds = report.config.label_seeds
     if not seeds: return []
     with stopwatch(report.seconds, "label curve"):
-        curve = label_efficiency(report.result.problem, LABEL_COUNTS, seeds, **fit_settings(report.config))
+        curve = label_efficiency(report.result.problem, LABEL_COUNTS, seeds=seeds,
+                                 solver=report.config.solver, device=report.config.device)
     report.run.save_result("label_efficiency", curve)
     return [label_efficiency_plot({"this model": curve}, report.accuracy_levels)]
 
@@ -483,14 +498,15 @@ def example_section(report: TransferReport) -> list:
     "Texts with the strongest values, and those on which the neuron is most wrong (their beginnings)."
     result = report.result
     test = result.problem.test
-    neuron = Neuron(result.neuron, result.neuron_sign, result.neuron_threshold)
+    neuron = result.choice.neuron
     rows = []
     for kind, indices in extremes(neuron, test).items():
         for i in indices:
             label = "positive" if test.labels[i] else "negative"
             text = report.texts.tested.texts[i][:240]
-            rows.append(dict(kind=kind, value=float(test.X[i, neuron.unit]), label=label, text=text))
-    return [_table(rows, value="{:+.3f}").set_properties(subset=["text"], **{"text-align": "left"})]
+            value = float(neuron.standardize(test.X[i, neuron.unit]))
+            rows.append(dict(kind=kind, value=value, label=label, text=text))
+    return [_table(rows, value="{:+.2f}").set_properties(subset=["text"], **{"text-align": "left"})]
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #a9e07c46
 EXTRAS = ("k sweeps", "words", "all but k", "label curve", "untrained") # stages beside the transfer itself
