@@ -146,7 +146,7 @@ def test_trace_is_the_state_after_each_byte():
     values = lm.trace(text, [2])[:, 0]
     for end in (1, 3, 7):                                            # prefixes that end with a whole character
         cleaned = "\n " + text.encode()[:end].decode()
-        tokens = torch.from_numpy(lm.tokenizer.encode(cleaned))[None]
+        tokens = torch.from_numpy(lm.token_ids(cleaned).astype(np.int64))[None]
         with torch.no_grad(): _, (_, cell) = lm.backbone(tokens, lm.embedding)
         assert abs(values[end - 1] - cell[-1, 0, 2].item()) < 1e-6
     assert (values[7:11] == values[7]).all()                         # ' <br>' keeps the blank's value
