@@ -21,7 +21,7 @@ from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.tasks.cross_validation import cross_validate
 from sentnb.tasks.features import features
 from sentnb.tasks.neurons import choose_neuron, label_efficiency
-from sentnb.tasks.regression import make_examples, make_problem
+from sentnb.tasks.regression import fit_mixture, from_plain, make_examples, make_problem, scores, to_plain
 from sentnb.tasks.solvers import SOLVERS, duality_gap, objective, solve, with_ones
 from sentnb.tasks.statistics import auc_interval, bootstrap_interval, mcnemar
 from sentnb.tasks.transfer import transfer, transfer_problem
@@ -106,20 +106,6 @@ def test_the_gap_is_that_of_the_weights_that_are_returned(seed, steps):
     assert gap == pytest.approx(duality_gap(A, y, w, 1.), abs=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(5, 80), d=st.integers(1, 40), decades=st.floats(0, 3),
-       C=st.sampled_from([.001, .06, 1.]))
-def test_the_smooth_penalty_holds_its_certificate(seed, n, d, decades, C):
-    rng = np.random.default_rng(seed)
-    scale = np.logspace(-decades / 2, decades / 2, d)
-    A = with_ones((rng.normal(size=(n, d)) * scale).astype(np.float32))
-    y = torch.from_numpy(np.where(rng.random(n) < .5, 1., -1.))
-    def value(w): return float(w @ w / 2 + C * torch.nn.functional.softplus(-y * (A @ w)).sum())
-    good, better = (solve(A, y, C, penalty="l2", tol=tol, max_iter=5000) for tol in (1e-4, 1e-9))
-    assert good.converged and better.converged
-    assert -1e-9 <= value(good.w) - value(better.w) <= (good.gap + 1e-9) * C * n * np.log(2)
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemar_is_symmetric_and_a_probability(pairs):
@@ -183,6 +169,23 @@ def test_eleven_labels_are_eleven():
     curve = label_efficiency(make_problem(X, labels), sizes, seeds=2)
     assert [row["size"] for row in curve] == [11, 11, 150, 150, 300]
     assert curve == label_efficiency(make_problem(X, labels | dict(val=1 - labels["val"])), sizes, seeds=2)
+
+
+def test_a_mixture_serves_both_kinds_of_text_from_raw_features():
+    lm = tiny()
+    films, tools = reviews(200, 0), reviews(200, 1)
+    tools = Split([text.replace("very good!!", "works (5/5)").replace("film", "tool") for text in tools.texts],
+                  tools.labels)
+    both = {}
+    for name, split in (("films", films), ("tools", tools)):
+        examples = make_examples(lm.featurize(split.texts, pool=("last", "mean")), split.labels)
+        both[name] = examples.take_rows(slice(0, 120)), examples.take_rows(slice(120, 200))
+    for standardize in (False, True):
+        mixture = fit_mixture(both, Cs=(.1, 1., 10.), standardize=standardize)
+        assert set(mixture.accuracy) == {"films", "tools"} and min(mixture.accuracy.values()) > .9
+        again = from_plain(json.loads(json.dumps(to_plain(mixture.classifier))))
+        for name, (_, val) in both.items():
+            assert scores(again, val).mean() == mixture.accuracy[name]
 
 
 def test_a_neuron_chosen_elsewhere_is_the_one_reported():
