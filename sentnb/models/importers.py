@@ -95,7 +95,7 @@ def _read_array(file: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         kind = getattr(array, "dtype", "several arrays")
         raise SentnbError(f"{file.name} of {file.parent.name} is not an array of floating-point numbers but {kind}")
-    return np.asarray(array)
+    return np.array(array)                    # in memory: the file may change
 
 def _read_arrays(folder: Path) -> dict: # name -> array
     "The 15 arrays of a release, of the shapes that belong together."

@@ -318,7 +318,7 @@ def state_step(self: LanguageModel,
         return values.flatten(2).float(), state
     return step
 
-# %% ../../nbs/2_models/03_lm.ipynb #7ae83b25
+# %% ../../nbs/2_models/03_lm.ipynb #a00bd132
 @patch
 def token_ids(self: LanguageModel,
               text: str,        # cleaned
@@ -425,7 +425,7 @@ def trace(self: LanguageModel,
     values = np.repeat(np.concatenate(values), self.token_lengths(ids), axis=0)
     return spread_to_bytes(values, origin, len(text.encode()))
 
-# %% ../../nbs/2_models/03_lm.ipynb #c7f929f2
+# %% ../../nbs/2_models/03_lm.ipynb #c1a35f04
 @patch
 def tokens_to_score(self: LanguageModel,
                     body: str,  # a cleaned text without pads

@@ -35,7 +35,7 @@ def pick(logits: torch.Tensor, # (B, V)
     best = (likely + noise.gather(1, order)).argmax(1, keepdim=True)
     return order.gather(1, best)[:, 0]
 
-# %% ../../nbs/2_models/13_sampling.ipynb #74d08626
+# %% ../../nbs/2_models/13_sampling.ipynb #286babbc
 NUCLEUS = 512   # tokens that nearly always have the probability `top_p`; to find them is quicker than to sort all
 
 def likeliest(logits: torch.Tensor, # (B, V)
@@ -65,7 +65,7 @@ def gumbel_noise(rows: int, size: int, seed: int, device="cpu") -> Iterator[torc
         uniform = torch.from_numpy(uniform.clip(1e-10, 1 - 1e-7)).to(device)       # (steps, rows, size) inside (0, 1)
         yield from -torch.log(-torch.log(uniform))
 
-# %% ../../nbs/2_models/13_sampling.ipynb #ac8fb59a
+# %% ../../nbs/2_models/13_sampling.ipynb #977f15b7
 @dataclass(frozen=True)
 class Drawing:
     "How tokens are drawn. Raises `SentnbError` for a value that means nothing."
@@ -131,7 +131,7 @@ def generate_tokens(lm,                     # a `LanguageModel`, used inside its
         tokens = draw(logits[:, -1], next(noise))[:, None]                # (B, 1)
         yield tokens
 
-# %% ../../nbs/2_models/13_sampling.ipynb #565321d7
+# %% ../../nbs/2_models/13_sampling.ipynb #25b5158f
 def blank_joins(tokenizer: Tokenizer) -> bool:
     "Do words carry the blank before them? Then a blank of its own is rare. Among characters all of them are."
     return any(len(piece) > 1 and piece.startswith(b" ") for piece in tokenizer.token_bytes)
@@ -166,7 +166,7 @@ def prompt_tokens(lm, prompt: str) -> torch.Tensor: # (1, T) int64
     if not len(ids): ids = np.zeros(1, np.int64)
     return torch.as_tensor(ids.astype(np.int64))[None].to(lm.device)
 
-# %% ../../nbs/2_models/13_sampling.ipynb #72b27453
+# %% ../../nbs/2_models/13_sampling.ipynb #0a2c0e3d
 def decode_aligned(data: bytes) -> tuple: # the text, and (bytes of the text,) the byte of `data` behind each
     "Decode UTF-8 with replacement characters, and say where each byte came from."
     text = ""
@@ -185,7 +185,7 @@ def _next_fault(data: bytes) -> tuple: # bytes up to the first fault, and bytes 
     except UnicodeDecodeError as e: return e.start, e.end - e.start
     return len(data), 0
 
-# %% ../../nbs/2_models/13_sampling.ipynb #24d8f781
+# %% ../../nbs/2_models/13_sampling.ipynb #822ef49f
 def trace_tokens(lm,                    # a `LanguageModel`, used inside its `inference`
                  ids: torch.Tensor,     # (B, T) prompt and what was generated
                  n_prompt: int,         # tokens of the prompt
@@ -204,7 +204,7 @@ def trace_tokens(lm,                    # a `LanguageModel`, used inside its `in
         parts.append(values[..., units])
     return torch.cat(parts, 1).cpu().numpy()
 
-# %% ../../nbs/2_models/13_sampling.ipynb #c36dda2c
+# %% ../../nbs/2_models/13_sampling.ipynb #1a1b5649
 @dataclass(frozen=True, eq=False)
 class Sample:
     "A generated text."
@@ -234,7 +234,7 @@ def as_sample(lm, prompt: str,
     n_prompt = len(lm.cleaner.body(prompt).encode())
     return Sample(text, n_prompt, ended, of_bytes[origin])
 
-# %% ../../nbs/2_models/13_sampling.ipynb #b29adc4f
+# %% ../../nbs/2_models/13_sampling.ipynb #d6170dc7
 def _continue(lm, beginning: torch.Tensor, n: int, stop_at_end: bool, **how) -> tuple: # ids (B, T), lengths (B,)
     "Generate, and say how long each row is without what stands behind its document's end."
     is_end = DocumentEnd(lm.tokenizer, lm.cleaner) if stop_at_end else None
@@ -242,8 +242,9 @@ def _continue(lm, beginning: torch.Tensor, n: int, stop_at_end: bool, **how) -> 
     lengths = torch.full((len(beginning),), beginning.shape[1])
     running = torch.ones_like(lengths, dtype=torch.bool)
     for tokens in generate_tokens(lm, beginning, n, **how):               # (B, 1) each
-        if is_end: running &= ~is_end(torch.cat([ids[-1][:, -1:], tokens], 1))[:, 0]
+        latest = torch.cat([ids[-1][:, -1:], tokens], 1)
         ids.append(tokens)
+        if is_end: running &= ~is_end(latest)[:, 0]
         lengths += running
         if not running.any(): break
     return torch.cat(ids, 1), lengths.tolist()

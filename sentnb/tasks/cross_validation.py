@@ -67,8 +67,8 @@ def cross_validate(lm,               # a language model
                    k: int = 10,      # folds
                    seed: int = 0,    # of the folds
                    rank: str = "auc", # as in `transfer`
-                   neuron: int | None = None, # the unit, where full reviews have chosen it; None: each fold chooses
                    fit_settings: dict | None = None, # Cs, refit, solver, device of `fit`
+                   neuron: int | None = None, # the unit, where full reviews have chosen it; None: each fold chooses
                    pool: tuple[str, ...] = ("last",), # of `features`; the neuron is a unit of the first
                    **feature_settings,      # state, layers, batch_size, cache, progress of `features`
                   ) -> CrossResult:
