@@ -193,7 +193,7 @@ class Interrupted(Exception): pass
 def interrupt(*args, **kwargs): raise Interrupted
 
 
-@pytest.mark.parametrize("step", ["store_block", "mark_duplicates", "store_partition", "write_split", "write_manifest"])
+@pytest.mark.parametrize("step", ["store_block", "mark_corpus_duplicates", "store_partition", "write_split", "write_manifest"])
 def test_interrupted_in_every_step(step, source, expected, tmp_path, monkeypatch):
     "Stopped at the beginning of a step, or after one block or partition: what is there is not made again."
     config = PrepareConfig(data=(source,), folder=str(tmp_path))
@@ -225,7 +225,7 @@ def test_interrupted_in_every_step(step, source, expected, tmp_path, monkeypatch
 def test_a_damaged_block_is_made_again(damage, source, expected, tmp_path, monkeypatch):
     "As after a power cut: the file is there, its end is not, or a byte of it is wrong."
     config = PrepareConfig(data=(source,), folder=str(tmp_path))
-    monkeypatch.setattr(preparing, "mark_duplicates", interrupt)
+    monkeypatch.setattr(preparing, "mark_corpus_duplicates", interrupt)
     with pytest.raises(Interrupted): prepare(config)
     monkeypatch.undo()
     block = sorted(tmp_path.glob(".work-*/*.block"))[0]
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed(source, expected, tmp_pa
 def test_changed_input_is_not_mixed_with_old_work(tmp_path, monkeypatch):
     changing = tmp_path / "changing.jsonl"
     config = PrepareConfig(data=(write_corpus(changing, 5),), folder=str(tmp_path / "c"))
-    monkeypatch.setattr(preparing, "mark_duplicates", interrupt)
+    monkeypatch.setattr(preparing, "mark_corpus_duplicates", interrupt)
     with pytest.raises(Interrupted): prepare(config)
     monkeypatch.undo()
     write_corpus(changing, 5, seed=1)
@@ -298,7 +298,7 @@ def test_compression_makes_no_difference(tmp_path):
 def test_another_encoding_is_read_when_it_is_named(tmp_path):
     "Latin-1 data read as UTF-8 stops the job and says where; named, it is read."
     (tmp_path / "a.jsonl").write_bytes('{"text": "Größe"}\n{"text": "gut"}\n'.encode("latin-1"))
-    config = PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"))
+    config = PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"), cleaning="review")
     with pytest.raises(SentnbError, match="1 of 2 records are broken, the first in line 1"): prepare(config)
     prepare(dataclasses.replace(config, encoding="latin-1"))
     assert set(documents(config.folder)) == {"\n Größe ".encode(), b"\n gut "}
@@ -315,7 +315,7 @@ def test_too_many_broken_lines_stop_the_job(tmp_path):
 def test_nothing_to_train_on_is_an_error(content, tmp_path):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(SentnbError, match="no document is left to train on"):
-        prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c")))
+        prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"), cleaning="review"))
 
 
 def test_legacy_and_saved_tokenizers(tmp_path):
@@ -326,7 +326,7 @@ def test_legacy_and_saved_tokenizers(tmp_path):
     names = ("char_legacy", str(tmp_path / "tok"), str(tmp_path / "tok" / "tokenizer.model"), "bpe")
     for i, name in enumerate(names):
         folder = tmp_path / f"c{i}"
-        prepare(PrepareConfig(data=(small,), folder=str(folder), tokenizer=name, vocab_size=300))
+        prepare(PrepareConfig(data=(small,), folder=str(folder), cleaning="review", tokenizer=name, vocab_size=300))
         file = TokenFile.open(folder)
         ids = [d.astype(np.int64) + file.tokenizer.offset for d in list(file)[:20]]
         texts = [file.tokenizer.decode(i) for i in ids]
