@@ -147,7 +147,8 @@ def test_names_of_columns_are_suggested(tmp_path):
 
 
 HOSTILE = [b'{"\\ud800": 1}', b'{"text": "\\udc80"}', b'{"text": "\\ud83d"}', b'{"te\\udfffxt": "a", "text": 1}',
-           b"{'text': '\\ud800'}", b"{[]: 1}", b"{{}: 1}", b"[" * 5000, b'{"text": 1' + b"0" * 5000 + b"}", b"\0", b"\xff\xfe",
+           b"{'text': '\\ud800'}", b"{[]: 1}", b"{{}: 1}", b"[" * 5000,
+           b'{"text": 1' + b"0" * 5000 + b"}", b"\0", b"\xff\xfe",
            "{'\u2028': ".encode(), b'{"text": NaN}', b"{'text': 0x" + b"f" * 5000 + b"}", b'{"\xfc": 1}']
 
 
@@ -330,6 +331,6 @@ def test_small_streams_in_one_file(tmp_path):
 @pytest.mark.parametrize("n", range(1, 60, 3))
 def test_a_zst_file_cut_anywhere(tmp_path, n):
     "With stored blocks, too, where what follows could pass for content."
-    content = zstandard.compress(b'{"text": "%s"}\n' % os.urandom(99).hex().encode()) + zstandard.compress(os.urandom(99))
+    content = zstandard.compress(b"text " * 999) + zstandard.compress(os.urandom(99))
     (tmp_path / "a.txt.zst").write_bytes(content[:-n])
     with pytest.raises(SentnbError, match="damaged or cut off"): list(read_documents(tmp_path / "a.txt.zst"))
