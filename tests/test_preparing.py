@@ -451,8 +451,9 @@ def test_a_small_corpus_is_not_judged_on_nothing(kilobytes, least):
         assert n_val == n_test and n_val * mean >= least - mean and n_val + n_test <= max(2, n // 10)
 
 
-IMPOSSIBLE = [dict(split=(float("nan"), 1., 1.)), dict(split=(1., 1., float("nan"))), dict(split=(1., float("inf"), 1.)),
-              dict(seed=-1), dict(max_bad_share=float("nan")), dict(encoding="hex"), dict(vocab_size=-1)]
+NAN = float("nan")
+IMPOSSIBLE = [dict(split=(NAN, 1., 1.)), dict(split=(1., 1., NAN)), dict(split=(1., float("inf"), 1.)), dict(seed=-1),
+              dict(max_bad_share=NAN), dict(encoding="hex"), dict(vocab_size=-1)]
 
 
 @pytest.mark.parametrize("wrong", IMPOSSIBLE)
