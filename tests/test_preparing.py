@@ -17,7 +17,7 @@ import pytest
 
 from sentnb.core import SentnbError
 from sentnb.data import preparing
-from sentnb.data.preparing import PrepareConfig, prepare
+from sentnb.data.preparing import PrepareConfig, prepare, prepare_rows, split_sizes, summary
 from sentnb.data.token_files import TokenFile, verify
 
 WORDS = [w.decode() for w in np.random.default_rng(0).integers(97, 123, (4000, 6), np.uint8).view("S6")[:, 0]]
@@ -193,7 +193,10 @@ class Interrupted(Exception): pass
 def interrupt(*args, **kwargs): raise Interrupted
 
 
-@pytest.mark.parametrize("step", ["store_block", "mark_duplicates", "store_partition", "write_split", "write_manifest"])
+STEPS = ["store_block", "mark_corpus_duplicates", "store_partition", "write_split", "write_manifest"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_interrupted_in_every_step(step, source, expected, tmp_path, monkeypatch):
     "Stopped at the beginning of a step, or after one block or partition: what is there is not made again."
     config = PrepareConfig(data=(source,), folder=str(tmp_path))
@@ -225,7 +228,7 @@ def test_interrupted_in_every_step(step, source, expected, tmp_path, monkeypatch
 def test_a_damaged_block_is_made_again(damage, source, expected, tmp_path, monkeypatch):
     "As after a power cut: the file is there, its end is not, or a byte of it is wrong."
     config = PrepareConfig(data=(source,), folder=str(tmp_path))
-    monkeypatch.setattr(preparing, "mark_duplicates", interrupt)
+    monkeypatch.setattr(preparing, "mark_corpus_duplicates", interrupt)
     with pytest.raises(Interrupted): prepare(config)
     monkeypatch.undo()
     block = sorted(tmp_path.glob(".work-*/*.block"))[0]
@@ -255,7 +258,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed(source, expected, tmp_pa
 def test_changed_input_is_not_mixed_with_old_work(tmp_path, monkeypatch):
     changing = tmp_path / "changing.jsonl"
     config = PrepareConfig(data=(write_corpus(changing, 5),), folder=str(tmp_path / "c"))
-    monkeypatch.setattr(preparing, "mark_duplicates", interrupt)
+    monkeypatch.setattr(preparing, "mark_corpus_duplicates", interrupt)
     with pytest.raises(Interrupted): prepare(config)
     monkeypatch.undo()
     write_corpus(changing, 5, seed=1)
@@ -298,7 +301,7 @@ def test_compression_makes_no_difference(tmp_path):
 def test_another_encoding_is_read_when_it_is_named(tmp_path):
     "Latin-1 data read as UTF-8 stops the job and says where; named, it is read."
     (tmp_path / "a.jsonl").write_bytes('{"text": "Größe"}\n{"text": "gut"}\n'.encode("latin-1"))
-    config = PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"))
+    config = PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"), cleaning="review")
     with pytest.raises(SentnbError, match="1 of 2 records are broken, the first in line 1"): prepare(config)
     prepare(dataclasses.replace(config, encoding="latin-1"))
     assert set(documents(config.folder)) == {"\n Größe ".encode(), b"\n gut "}
@@ -315,7 +318,7 @@ def test_too_many_broken_lines_stop_the_job(tmp_path):
 def test_nothing_to_train_on_is_an_error(content, tmp_path):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(SentnbError, match="no document is left to train on"):
-        prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c")))
+        prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"), cleaning="review"))
 
 
 def test_legacy_and_saved_tokenizers(tmp_path):
@@ -326,7 +329,7 @@ def test_legacy_and_saved_tokenizers(tmp_path):
     names = ("char_legacy", str(tmp_path / "tok"), str(tmp_path / "tok" / "tokenizer.model"), "bpe")
     for i, name in enumerate(names):
         folder = tmp_path / f"c{i}"
-        prepare(PrepareConfig(data=(small,), folder=str(folder), tokenizer=name, vocab_size=300))
+        prepare(PrepareConfig(data=(small,), folder=str(folder), cleaning="review", tokenizer=name, vocab_size=300))
         file = TokenFile.open(folder)
         ids = [d.astype(np.int64) + file.tokenizer.offset for d in list(file)[:20]]
         texts = [file.tokenizer.decode(i) for i in ids]
@@ -370,3 +373,117 @@ def test_two_gigabytes_in_less_than_one(program, tmp_path):
     size = sum(s["bytes"] for s in manifest["splits"].values())
     print(f"peak memory {peak:.0f} MB for {size / 1e9:.2f} GB of text, {manifest['counts']}")
     assert size > 1.85e9 and peak < 1000
+
+
+# Plain text in any language
+
+
+GERMAN = ("Es war einmal ein Müller, der hatte nichts als eine Mühle.\n\n"
+          "\tDie drei Söhne teilten sich das Erbe:\n  zuletzt\n\n")
+CHINESE = "从前有座山，山里有座庙。\n庙里有个老和尚，在给小和尚讲故事。\n\n"
+PYTHON = Path(json.__file__).read_text() + Path(dataclasses.__file__).read_text()
+LONG_TEXTS = {"müller.txt": "".join(f"{i}. {GERMAN}" for i in range(600)),
+              "山.txt": "".join(f"{i}{CHINESE}" for i in range(900)),
+              "program.py": PYTHON}
+
+
+def decoded(folder):
+    "All documents of a corpus as text."
+    files = [TokenFile.open(folder, split) for split in ("train", "val", "test")]
+    return [f.tokenizer.decode(d.astype(np.int64) + f.tokenizer.offset) for f in files for d in f]
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe"])
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_every_byte_of_a_text_is_in_the_corpus(tmp_path, name, tokenizer):
+    "One file, cut into passages: put in order again, they are the file, newlines, tabs and indentation included."
+    text = LONG_TEXTS[name]
+    (tmp_path / name).write_text(text)
+    manifest = prepare(PrepareConfig(data=(str(tmp_path / name),), folder=str(tmp_path / "c"), duplicates="keep",
+                                     tokenizer=tokenizer, vocab_size=600))
+    passages = decoded(tmp_path / "c")
+    assert "".join(sorted(passages, key=text.index)) == text
+    assert manifest["text"] == dict(bytes_before=len(text.encode()), bytes_after=len(text.encode()))
+    assert all(manifest["splits"][s]["bytes"] > 1000 for s in ("val", "test"))
+
+
+def test_a_folder_of_texts(tmp_path):
+    "One document a file, or one a paragraph; hidden files and other formats stay out, broken ones are counted."
+    texts = tmp_path / "texts"
+    (texts / "sub").mkdir(parents=True)
+    for i in range(200): (texts / "sub" / f"{i}.txt").write_text(f"Nummer {i}\n\n  eingerückt {i}\n")
+    for name in (".hidden.txt", "image.png"): (texts / name).write_text("must not be read")
+    def make(unit, **settings):
+        return prepare(PrepareConfig(data=(str(texts),), folder=str(tmp_path / unit), text_documents=unit, **settings))
+    assert make("auto")["counts"]["read"] == 200
+    assert set(decoded(tmp_path / "auto")) == {f"Nummer {i}\n\n  eingerückt {i}\n" for i in range(200)}
+    assert make("paragraph")["counts"]["read"] == 400
+    assert {f"  eingerückt {i}" for i in range(200)} < set(decoded(tmp_path / "paragraph"))
+    (texts / "latin.txt").write_bytes("grüße".encode("latin-1"))
+    assert make("file")["counts"]["broken"] == 1
+    assert json.loads((tmp_path / "file" / "quarantine.jsonl").read_text())["file"] == "latin.txt"
+    with pytest.raises(SentnbError, match="of 202 records are broken, the first in line 1 of image.png"):
+        (texts / "image.png").write_bytes(b"\xff\xd8")
+        prepare(PrepareConfig(data=(str(texts),), folder=str(tmp_path / "all"), format="text", max_bad_share=0.))
+
+
+def test_a_folder_without_data_is_one_sentence(tmp_path):
+    (tmp_path / "a.log").write_text("text")
+    with pytest.raises(SentnbError, match="say which format its files have"):
+        prepare(PrepareConfig(data=(str(tmp_path),), folder=str(tmp_path / "c")))
+
+
+def test_what_cleaning_takes_is_said(tmp_path):
+    "The cleaning of reviews takes a fifth of a program; it must be asked for, and it is counted."
+    (tmp_path / "program.py").write_text(PYTHON)
+    config = PrepareConfig(data=(str(tmp_path / "program.py"),), folder=str(tmp_path / "c"))
+    assert "Cleaning (none) kept" in summary(prepare(config)) and "(100.0%)" in summary(prepare(config))
+    text = prepare(dataclasses.replace(config, folder=str(tmp_path / "d"), cleaning="review"))["text"]
+    assert .5 < text["bytes_after"] / text["bytes_before"] < .9
+
+
+@pytest.mark.parametrize("kilobytes, least", [(30, 500), (300, 10_000), (3000, 90_000), (30_000, 90_000)])
+def test_a_small_corpus_is_not_judged_on_nothing(kilobytes, least):
+    "Unless shares are asked for, validation and test get about 100 kB, or a twentieth."
+    for mean in (200, 1300, 4096):
+        n = kilobytes * 1000 // mean
+        n_val, n_test = split_sizes(n, (), mean_bytes=mean)
+        assert n_val == n_test and n_val * mean >= least - mean and n_val + n_test <= max(2, n // 10)
+
+
+NAN = float("nan")
+IMPOSSIBLE = [dict(split=(NAN, 1., 1.)), dict(split=(1., 1., NAN)), dict(split=(1., float("inf"), 1.)), dict(seed=-1),
+              dict(max_bad_share=NAN), dict(encoding="hex"), dict(vocab_size=-1)]
+
+
+@pytest.mark.parametrize("wrong", IMPOSSIBLE)
+def test_impossible_numbers_are_one_sentence(tmp_path, wrong):
+    source = write_texts(tmp_path / "a.jsonl", ["eins", "zwei"])
+    with pytest.raises(SentnbError):
+        prepare(dataclasses.replace(PrepareConfig(data=(source,), folder=str(tmp_path / "c")), **wrong))
+
+
+class Rows:
+    "What `datasets.Dataset` offers as far as it matters: iteration over dicts."
+    def __init__(self, rows): self.rows = rows
+    def __iter__(self): return iter(self.rows)
+    def __len__(self): return len(self.rows)
+
+
+def test_a_data_set_in_memory(tmp_path):
+    rows = Rows([dict(review=f"Satz {i}\n\t在", label=i, image=object()) for i in range(500)])
+    manifest = prepare_rows(dict(train=rows, test=Rows([dict(review="gehalten")])), tmp_path, text_key="review")
+    assert set(decoded(tmp_path)) == {row["review"] for row in rows} | {"gehalten"}
+    assert manifest["splits"]["test"]["documents"] == 1
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_two_prepare_the_same_corpus(program, source, expected, tmp_path):
+    "Three at once, in three rounds: all end well, and the corpus is whole."
+    for round in range(3):
+        folder = tmp_path / str(round)
+        processes = [start(program, source, folder) for _ in range(3)]
+        ends = [process.wait(180) for process in processes]
+        assert ends == [0, 0, 0], [process.stderr.read() for process in processes]
+        assert contents(folder) == expected
+        assert not [p for p in folder.iterdir() if p.name.startswith(".")]
