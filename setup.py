@@ -24,13 +24,25 @@ class BuildWithNotebooks(build_py):
                                 ignore=shutil.ignore_patterns(".ipynb_checkpoints", ".notest"))
 
 
+README = ROOT / "README.md"
+
 setup(
-    name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"],
-    author=cfg["author"], author_email=cfg["author_email"], license="Apache-2.0", url=cfg["git_url"],
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    keywords=cfg["keywords"],
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    license="Apache-2.0",
+    url=cfg["git_url"],
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
-    packages=find_packages(include=["sentnb", "sentnb.*"]), include_package_data=True,
+    packages=find_packages(include=["sentnb", "sentnb.*"]),
+    include_package_data=True,
     package_data={"sentnb": ["py.typed", "released/**/*"]},
-    python_requires=">=" + cfg["min_python"], install_requires=cfg["requirements"].split(),
-    entry_points={"console_scripts": cfg["console_scripts"].split()}, cmdclass={"build_py": BuildWithNotebooks}, zip_safe=False,
+    python_requires=">=" + cfg["min_python"],
+    install_requires=cfg["requirements"].split(),
+    entry_points={"console_scripts": cfg["console_scripts"].split()},
+    cmdclass={"build_py": BuildWithNotebooks},
+    zip_safe=False,
 )

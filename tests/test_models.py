@@ -1,5 +1,6 @@
-"""Recurrent models and the LanguageModel face: properties over random sizes and texts, faults, bounded work, kernels."""
-import importlib.util, os
+"""Recurrent models and the LanguageModel face: properties over random sizes and texts, faults, kernels."""
+import importlib.util
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from sentnb.core import NotAvailableError, SentnbError
 from sentnb.data.cleaning import CLEANERS
 from sentnb.data.tokenizers import CharTokenizer
-from sentnb.models import lm as lm_module
+from sentnb.models import acceleration, lm as lm_module, recurrent
 from sentnb.models.importers import from_sentiment_discovery
 from sentnb.models.lm import LanguageModel, LMConfig, open_model
 from sentnb.models.recurrent import CELLS, Recurrent, RecurrentLayer, reference_loop
@@ -24,32 +25,44 @@ def small_lm(seed=0, **changes):
     return LanguageModel(LMConfig(**dict(hidden_size=12, embedding_size=5) | changes), CharTokenizer()).eval()
 
 
+def cell_parameters(layer):
+    "A layer's parameters as the reference cells want them."
+    names = ("w_x", "w_h", "bias", "w_mx", "w_mh", "bias_n")
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+
+
 @quick
-@given(kinds, st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(1, 9), st.booleans(), st.booleans(), st.booleans())
+@given(kinds, st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(1, 9),
+       st.booleans(), st.booleans(), st.booleans())
 def test_fast_window_equals_reference(kind, T, B, E, H, dense, with_resets, weight_norm):
     "States and all gradients, in double precision, for any size."
     torch.manual_seed(T * 100 + B * 10 + H)
     layer = RecurrentLayer(kind, E, H, weight_norm).double()
     inputs = torch.randn(T * B if dense else 7, E, dtype=torch.float64, requires_grad=True)
-    rows = torch.arange(T * B).view(T, B) if dense else torch.randint(7, (T, B))
+    index = torch.arange(T * B).view(T, B) if dense else torch.randint(7, (T, B))
     state = torch.randn(2, B, H, dtype=torch.float64, requires_grad=True)
-    keep = (torch.rand(T, B, 1) > .3).double() if with_resets else None
-    fast = layer(inputs, rows, tuple(state), keep, dense)
-    p = {n: getattr(layer, n) for n in ("w_x", "w_h", "bias", "w_mx", "w_mh", "bias_n") if hasattr(layer, n)}
-    naive = reference_loop(kind, inputs[rows], *state, p, keep)
-    weights, leaves = [torch.randn_like(naive[0]) for _ in range(2)], [inputs, state, *layer.parameters()]
+    reset = torch.rand(T, B) < .3 if with_resets else None
+    fast = layer(inputs, index, tuple(state), reset, dense)
+    naive = reference_loop(kind, inputs[index], *state, cell_parameters(layer), reset)
+    leaves = [inputs, state, *layer.parameters()]
+    weights = [torch.randn_like(naive[0]) for _ in range(2)]
     results = [[*out, *torch.autograd.grad(out, leaves, weights)] for out in (fast, naive)]
     for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
-def test_convolved_products_equal_reference():
-    "Sizes at which float32 products may go through convolutions: still the same states and gradients."
+@pytest.mark.parametrize("routine", ["as chosen", "convolutions"])
+def test_single_precision_equals_reference(routine, monkeypatch):
+    "At sizes where float32 products may be convolutions, states and gradients are the same, chosen or forced."
+    if routine == "convolutions": monkeypatch.setattr(acceleration, "cpu_prefers_convolutions", lambda: True)
     torch.manual_seed(0)
-    layer, table, rows = RecurrentLayer("mlstm", 16, 64), torch.randn(40, 16, requires_grad=True), torch.randint(40, (5, 32))
-    zero, keep = torch.zeros(32, 64), (torch.rand(5, 32, 1) > .2).float()
-    p = {n: getattr(layer, n) for n in ("w_x", "w_h", "bias", "w_mx", "w_mh")}
-    results = [[out[0], *torch.autograd.grad(out[0].square().sum(), [table, *layer.parameters()])]
-               for out in (layer(table, rows, (zero, zero), keep, False), reference_loop("mlstm", table[rows], zero, zero, p, keep))]
+    layer, table = RecurrentLayer("mlstm", 16, 64), torch.randn(40, 16, requires_grad=True)
+    assert (acceleration.choose_matmul(layer.w_h, torch.zeros(32, 64)) is acceleration.ConvolutionMatmul
+            or routine == "as chosen")
+    tokens, zero, reset = torch.randint(40, (5, 32)), torch.zeros(32, 64), torch.rand(5, 32) < .2
+    fast = layer(table, tokens, (zero, zero), reset)
+    naive = reference_loop("mlstm", table[tokens], zero, zero, cell_parameters(layer), reset)
+    leaves = [table, *layer.parameters()]
+    results = [[hs, cs, *torch.autograd.grad(hs.square().sum(), leaves)] for hs, cs in (fast, naive)]
     for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -58,26 +71,53 @@ def test_convolved_products_equal_reference():
 def test_chunked_equals_unchunked(kind, n_layers, chunks, recompute):
     "However a text is cut into windows, outputs and state are the same."
     torch.manual_seed(len(chunks))
-    backbone, embedding = Recurrent(kind, 3, 4, n_layers, recompute=recompute).double(), torch.nn.Embedding(9, 3).double()
+    backbone = Recurrent(kind, 3, 4, n_layers, recompute=recompute).double()
+    embedding = torch.nn.Embedding(9, 3).double()
     tokens, reset = torch.randint(9, (2, sum(chunks))), torch.rand(2, sum(chunks)) < .2
     whole, after = backbone(tokens, embedding, reset=reset)
     state, outputs = None, []
-    for part, r in zip(tokens.split(chunks, 1), reset.split(chunks, 1)):
-        y, state = backbone(part, embedding, state, r)
+    for chunk, resets in zip(tokens.split(chunks, 1), reset.split(chunks, 1)):
+        y, state = backbone(chunk, embedding, state, resets)
         outputs.append(y)
     torch.testing.assert_close(torch.cat(outputs, 1), whole, rtol=0, atol=1e-12)
     for a, b in zip(state, after): torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", sorted(CELLS))
+def test_recomputed_gradients_equal_kept_ones(kind):
+    "With resets, from a table and from dense inputs (the second layer's), for a length that no chunk divides."
+    torch.manual_seed(0)
+    backbone, embedding = Recurrent(kind, 3, 4, n_layers=2).double(), torch.nn.Embedding(9, 3).double()
+    tokens, reset = torch.randint(9, (2, 11)), torch.rand(2, 11) < .2
+    results = []
+    for recompute in (False, True):
+        backbone.recompute = recompute
+        out, state = backbone(tokens, embedding, reset=reset)
+        loss = out.square().sum() + state[1].sum()
+        results.append([out, *state, *torch.autograd.grad(loss, [embedding.weight, *backbone.parameters()])])
+    for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_kept_graph_gives_the_same_gradients_twice():
+    "The backward pass writes over what it kept, unless the graph is asked to stay."
+    torch.manual_seed(0)
+    backbone, embedding = Recurrent("mlstm", 3, 4).double(), torch.nn.Embedding(9, 3).double()
+    loss = backbone(torch.randint(9, (2, 5)), embedding)[0].square().sum()
+    first = torch.autograd.grad(loss, list(backbone.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(backbone.parameters()))
+    for a, b in zip(first, second): assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", sorted(CELLS))
 def test_loop_never_looks_at_a_value(kind):
-    "On the meta device tensors have no values: anything that makes a GPU wait for the processor raises there."
+    "On the meta device tensors have no values: anything that makes a GPU wait for the CPU raises there."
     with torch.device("meta"):
         backbone, embedding = Recurrent(kind, 4, 16, n_layers=2), torch.nn.Embedding(20, 4)
         tokens, reset = torch.zeros(32, 5, dtype=torch.int64), torch.zeros(32, 5, dtype=torch.bool)
         out, _ = backbone(tokens, embedding, reset=reset, lengths=torch.zeros(32, dtype=torch.int64))
         out.sum().backward()
-    assert out.shape == (32, 5, 16) and backbone.layers[0].bias.grad is not None
+    assert out.shape == (32, 5, 16)
+    assert backbone.layers[0].bias.grad is not None
 
 
 @quick
@@ -211,40 +251,37 @@ def test_a_clamped_unit_stays_where_it_is_held(value):
     assert [cell[-1, 0, 4].item() for _, cell in states[1:]] == [value] * 4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed: its kernels cannot be interpreted")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None,
+                    reason="Triton is not installed: its kernels cannot be interpreted")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without a GPU")
 @pytest.mark.parametrize("with_resets", [False, True])
 def test_fused_kernels_in_tritons_interpreter(with_resets, monkeypatch):
     "A window of fused steps equals one of plain steps."
     if os.environ.get("TRITON_INTERPRET") != "1": pytest.skip("set TRITON_INTERPRET=1 before Triton is first imported")
-    from sentnb.models import kernels, recurrent
+    from sentnb.models import kernels
     torch.manual_seed(0)
-    layer, table, rows = RecurrentLayer("mlstm", 4, 300), torch.randn(7, 4), torch.randint(7, (3, 2))
-    keep = torch.tensor([1., 1, 0, 1, 1, 1]).view(3, 2, 1) if with_resets else None
+    layer, table, index = RecurrentLayer("mlstm", 4, 300), torch.randn(7, 4), torch.randint(7, (3, 2))
+    reset = torch.tensor([[False, False], [True, False], [False, False]]) if with_resets else None
     zero, results = torch.zeros(2, 300), []
-    for steps in (recurrent.pointwise(table), kernels):
-        monkeypatch.setattr(recurrent, "pointwise", lambda like: steps)
-        hs, cs = layer(table, rows, (zero, zero), keep, False)
-        results.append([hs, cs, *torch.autograd.grad(hs.square().sum() + cs.sum(), list(layer.parameters()))])
+    for steps in (recurrent.TORCH_STEPS, kernels):
+        monkeypatch.setattr(recurrent, "elementwise_steps", lambda like: steps)
+        hs, cs = layer(table, index, (zero, zero), reset)
+        loss = hs.square().sum() + cs.sum()
+        results.append([hs, cs, *torch.autograd.grad(loss, list(layer.parameters()))])
     for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: graphs cannot be captured")
-def test_captured_windows_equal_eager_ones():
-    "Outputs, state and gradients of several replays, bit for bit."
-    from sentnb.models.kernels import capture_windows
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", sorted(CELLS))
+def test_a_gpu_says_what_the_cpu_says(kind):
+    "Outputs, state and gradients in float32, with fused kernels where Triton is installed."
     results = []
-    for capture in (False, True):
+    for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        backbone, embedding = Recurrent("mlstm", 16, 64).cuda(), torch.nn.Embedding(257, 16).cuda()
-        if capture: capture_windows(backbone)
-        state, found = None, []
-        for step in range(3):
-            torch.manual_seed(step)
-            tokens, reset = torch.randint(257, (32, 20)).cuda(), (torch.rand(32, 20) < .1).cuda()
-            out, state = backbone(tokens, embedding, state, reset)
-            out.square().sum().backward()
-            state = backbone.detach(state)
-            found += [out.detach().clone(), *(s.clone() for s in state)]
-        results.append(found + [backbone.layers[0].w_h.detach()] + [p.grad for p in backbone.parameters()])
-    for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        backbone, embedding = Recurrent(kind, 16, 64), torch.nn.Embedding(257, 16)
+        tokens, reset = torch.randint(257, (32, 20)), torch.rand(32, 20) < .1
+        backbone, embedding = backbone.to(device), embedding.to(device)
+        out, state = backbone(tokens.to(device), embedding, reset=reset.to(device))
+        gradients = torch.autograd.grad(out.square().sum(), [embedding.weight, *backbone.parameters()])
+        results.append([x.cpu() for x in (out, *state, *gradients)])
+    for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)

@@ -6,8 +6,8 @@
 __all__ = ['TRAINED', 'BLOCK_BYTES', 'SOURCES', 'ROW', 'COUNTS', 'PARTITION_BYTES', 'PrepareConfig', 'expand', 'exclude_file',
            'check', 'input_files', 'input_blocks', 'read_ahead', 'Cleaned', 'clean_block', 'read_excluded',
            'write_with_facts', 'read_facts', 'document_table', 'store_block', 'CorpusIndex', 'clean_files', 'Tally',
-           'mark_duplicates', 'Partition', 'all_partitions', 'partition_texts', 'block_slice', 'split_sizes', 'Split',
-           'plan_splits', 'get_tokenizer', 'saved_tokenizer', 'sample_texts', 'encode', 'store_partition',
+           'mark_corpus_duplicates', 'Partition', 'all_partitions', 'partition_texts', 'block_slice', 'split_sizes',
+           'Split', 'plan_splits', 'get_tokenizer', 'saved_tokenizer', 'sample_texts', 'encode', 'store_partition',
            'store_partitions', 'split_chunks', 'write_split', 'write_quarantine', 'make_plan', 'finished_manifest',
            'prepare', 'build_corpus']
 
@@ -308,7 +308,7 @@ class Tally:
         check_share(self.counts["read"], self.counts["broken"], first, self.max_bad_share)
 
 # %% ../../nbs/1_data/12_preparing.ipynb #f485e7c8
-def mark_duplicates(index: CorpusIndex, duplicates: str) -> int:
+def mark_corpus_duplicates(index: CorpusIndex, duplicates: str) -> int:
     "Note in the index which documents are copies of an earlier one; returns how many."
     if duplicates == "keep": return 0
     def hashes_of_blocks():
@@ -550,7 +550,7 @@ def build_corpus(config: PrepareConfig, plan: dict, work: Path) -> dict: # the m
     "From files to a corpus, step by step."
     folder = Path(config.folder)
     index = clean_files(config, work)
-    n_copies = mark_duplicates(index, config.duplicates)
+    n_copies = mark_corpus_duplicates(index, config.duplicates)
     splits = plan_splits(index, config)
     tokenizer = get_tokenizer(config, index, splits["train"])
     partitions = store_partitions(index, tokenizer)

@@ -30,7 +30,7 @@ from ..core import NotAvailableError, SentnbError, atomic_write, from_dict, pick
 from ..core import progress as progress_bar
 from ..data.cleaning import get_cleaner
 from ..data.tokenizers import load_tokenizer
-from .products import factor, linear, outer
+from .acceleration import to_matmul_dtype, linear, weight_gradient
 from .sampling import sample
 from .weight_norm import apply_weight_norm, frozen_weights
 
@@ -178,7 +178,7 @@ def affine_loss(x: torch.Tensor,       # (n, D) outputs
     d_bias = d_logits.sum(0)
     d_logits = d_logits.to(x.dtype)                                       # products take operands of one precision
     d_x = linear(d_logits, weight.T)                                      # (n, D)
-    d_weight = outer(factor(d_logits), factor(x))                         # (V, D)
+    d_weight = weight_gradient(to_matmul_dtype(d_logits), to_matmul_dtype(x))                         # (V, D)
     return nats, d_x, d_weight, d_bias
 
 # %% ../../nbs/2_models/03_lm.ipynb #6ea1f9d4

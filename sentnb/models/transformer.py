@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import SentnbError
-from .products import linear, working
+from .acceleration import linear, to_compute_dtype
 from .weight_norm import apply_weight_norm
 
 # %% ../../nbs/2_models/02_transformer.ipynb #0195327d
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
             k = torch.cat([past[0], k], 2)                                # (B, heads, S, D / heads)
             v = torch.cat([past[1], v], 2)
         dropout = self.dropout if self.training else 0.
-        heads = working(q), working(k), working(v)
+        heads = to_compute_dtype(q), to_compute_dtype(k), to_compute_dtype(v)
         y = F.scaled_dot_product_attention(*heads, mask, dropout)         # (B, heads, T, D / heads)
         y = y.to(x.dtype).transpose(1, 2).flatten(2)                      # (B, T, D)
         return self.out(y), (k, v)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..models.lm import LanguageModel
-from ..models.products import outer, product_into, turned
+from ..models.acceleration import matmul_into, transposed, weight_gradient
 from ..models.recurrent import CELLS, Recurrent, reference_loop
 from .speed import BenchConfig, median_seconds
 
@@ -81,9 +81,8 @@ def run_reference(work: Workload, backward: bool) -> torch.Tensor: # (B, T, H)
     def forward():
         parameters = {name: getattr(layer, name) for name in ("w_x", "w_h", "w_mx", "w_mh", "bias")}
         x = work.embedding(work.tokens.T)                                # (T, B, E)
-        keep = (~work.reset).T[..., None].to(work.gradient.dtype)        # (T, B, 1)
         zero = x.new_zeros(x.shape[1], work.hidden_size)                 # (B, H)
-        hidden, _ = reference_loop("mlstm", x, zero, zero, parameters, keep)
+        hidden, _ = reference_loop("mlstm", x, zero, zero, parameters, work.reset.T)
         return hidden.transpose(0, 1)
     return _run(work, forward, (work.backbone, work.embedding), backward)
 
@@ -104,9 +103,9 @@ class PlainProducts:
 
 class OurProducts:
     "Matrix products as our window makes them on this machine."
-    into = staticmethod(product_into)
-    transposed = staticmethod(turned)
-    weight_gradient = staticmethod(outer)
+    into = staticmethod(matmul_into)
+    transposed = staticmethod(transposed)
+    weight_gradient = staticmethod(weight_gradient)
 
 # %% ../../nbs/6_studies/10_recurrent_speed.ipynb #1dfcf8a1
 class BareProducts:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..core import SentnbError
 from ..models.lm import LanguageModel, LMConfig
-from ..models.products import by_convolution, convolve
+from ..models.acceleration import use_convolution, matmul_by_convolution
 from .speed import BenchConfig, median_seconds
 
 # %% ../../nbs/6_studies/11_transformer_speed.ipynb #d5539a0e
@@ -80,8 +80,8 @@ def torch_product(a: torch.Tensor, # ([batch,] m, k)
 
 def fastest_product(a: torch.Tensor, b: torch.Tensor) -> Callable[[], torch.Tensor]:
     "The same, in the way that is faster here: torch's own, or a convolution."
-    if a.ndim > 2 or not by_convolution(a, b): return torch_product(a, b)
-    ways = dict(torch=torch_product(a, b), convolution=partial(convolve, a, b))
+    if a.ndim > 2 or not use_convolution(a, b): return torch_product(a, b)
+    ways = dict(torch=torch_product(a, b), convolution=partial(matmul_by_convolution, a, b))
     seconds = median_seconds(ways, 2)
     return ways[min(seconds, key=seconds.get)]
 
