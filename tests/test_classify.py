@@ -523,7 +523,7 @@ def test_what_is_read_whole_goes_the_same_way(clf, tmp_path, monkeypatch):
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
     assert [row["id"] for row in rows] == [1, 2, 3] and [row["b_label"] for row in rows] == [1, None, 0]
     assert rows[1]["day"] is None and rows[0]["day"].startswith("2024-01-01")
-    classify_table(tmp_path / "out.jsonl", tmp_path / "back.parquet", clf)
+    classify_table(tmp_path / "out.jsonl", tmp_path / "back.parquet", clf, prefix="c_")
     assert list(pd.read_pickle(tmp_path / "back.parquet")["b_label"].dropna()) == [1, 0]
     (tmp_path / "x.parquet").write_bytes(b"not a table")
     with pytest.raises(SentnbError, match="x.parquet cannot be read as parquet"):
