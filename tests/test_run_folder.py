@@ -193,7 +193,8 @@ def test_four_commands_at_once_make_four_runs(place):
 
 def elsewhere(*command, **options):
     "Start a command under another host name."
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-u", "hostname", "x"], capture_output=True).returncode:
+    tried = ["unshare", "-u", "hostname", "x"]
+    if not shutil.which("unshare") or subprocess.run(tried, capture_output=True).returncode:
         pytest.skip("giving a process another host name needs root and unshare")
     program = ["unshare", "-u", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh", *map(str, command)]
     return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
@@ -350,7 +351,8 @@ def test_names_that_no_run_can_have(place, name):
 
 
 def test_yaml_never_calls_anything(tmp_path):
-    for text in [f"!!python/object/apply:os.mkdir ['{tmp_path}/made']", f"!!python/object/new:os.mkdir ['{tmp_path}/made']",
+    call = f"os.mkdir ['{tmp_path}/made']"
+    for text in [f"!!python/object/apply:{call}", f"!!python/object/new:{call}",
                  "!!python/name:os.system", "!!python/module:os", "!!python/tuple [1, 2]"]:
         with pytest.raises(SentnbError, match="not valid YAML"): parse_yaml(text)
     assert not (tmp_path / "made").exists()
