@@ -7,7 +7,7 @@ __all__ = ['DIALS', 'COMMANDS', 'HEAVY', 'run_command', 'print_outcome', 'print_
            'notebooks_command', 'prepare_command', 'parameters_of', 'classify_command', 'generate_command',
            'ListingHelp', 'list_parameters', 'list_settings', 'add_run', 'add_parameters', 'add_runs', 'add_notebooks',
            'add_prepare', 'add_classify', 'add_table_options', 'add_generate', 'offer_completions', 'known_notebooks',
-           'known_parameters', 'known_runs', 'build_parser', 'main', 'call']
+           'known_parameters', 'known_runs', 'train_command', 'add_train', 'build_parser', 'main', 'call']
 
 # %% ../nbs/03_cli.ipynb #f8004cb7
 import argparse, dataclasses, importlib, os, sys
@@ -77,13 +77,13 @@ def notebooks_command(args: argparse.Namespace):
 # %% ../nbs/03_cli.ipynb #7b74a30f
 def prepare_command(args: argparse.Namespace):
     "Clean, deduplicate, shuffle, split and tokenize files into a corpus folder."
-    from sentnb.data.preparing import PrepareConfig, prepare
+    from sentnb.data.preparing import PrepareConfig, prepare, summary
     values = read_yaml(args.file) if args.file else {}
     values |= _from_texts(PrepareConfig, args.parameter)
     if args.data: values["data"] = args.data
     if args.folder: values["folder"] = args.folder
     manifest = prepare(from_dict(PrepareConfig, values))
-    print(", ".join(f"{n:,} {what}" for what, n in manifest["counts"].items()))
+    print(summary(manifest))
     print_table([_split_row(split, facts) for split, facts in manifest["splits"].items()])
 
 def _from_texts(cls: type, pairs: list) -> dict:
@@ -115,7 +115,7 @@ def classify_command(args: argparse.Namespace):
     bad = f", {counts.n_bad:,} of them without a label (first: {counts.first_bad})" if counts.n_bad else ""
     print(f"{counts.n_rows:,} rows{bad}", file=sys.stderr)
 
-# %% ../nbs/03_cli.ipynb #8813cd0e
+# %% ../nbs/03_cli.ipynb #a8f6c1bc
 DIALS = dict(positive=2., negative=-2.)   # standard deviations of the neuron
 
 def generate_command(args: argparse.Namespace):
@@ -142,7 +142,7 @@ def _dial(text: str) -> float:
     if abs(dial) <= 100: return dial
     raise SentnbError(f"--clamp takes positive, negative or standard deviations (-100 to 100), not {text!r}")
 
-# %% ../nbs/03_cli.ipynb #dd3a1b52
+# %% ../nbs/03_cli.ipynb #893a7c6d
 class ListingHelp(argparse.Action):
     "--help that adds a list to the usual text."
     def __init__(self, *args, listing: Callable[[argparse.Namespace], str], **kwargs):
@@ -211,7 +211,7 @@ def add_prepare(commands):
     summary = "turn files of texts into a corpus: clean, deduplicate, shuffle, split, tokenize"
     command = commands.add_parser("prepare", help=summary, add_help=False)
     command.add_argument("-h", "--help", action=ListingHelp, listing=list_settings)
-    command.add_argument("data", nargs="*", help="json, csv or tsv files, compressed or not")
+    command.add_argument("data", nargs="*", help="files or folders: json, csv, tsv, parquet, text; compressed or not")
     command.add_argument("--folder", help="folder for the corpus")
     add_parameters(command, "a YAML file with fields of PrepareConfig")
     command.set_defaults(call=prepare_command)
@@ -243,7 +243,7 @@ def add_table_options(command):
                          help="jsonl, csv, tsv, parquet or xlsx (default: by the output's name; on standard output "
                               "csv for csv, tsv for tsv, else jsonl)")
 
-# %% ../nbs/03_cli.ipynb #f84628b2
+# %% ../nbs/03_cli.ipynb #63d4239f
 def add_generate(commands):
     "The options of `sentnb generate`."
     summary = "write on from a text, with the sentiment neuron held where it is wanted"
@@ -261,7 +261,7 @@ def add_generate(commands):
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     command.set_defaults(call=generate_command)
 
-# %% ../nbs/03_cli.ipynb #68654343
+# %% ../nbs/03_cli.ipynb #74604164
 def offer_completions(parser: argparse.ArgumentParser):
     "Answer the shell, if it asks and argcomplete is installed; then the process ends here."
     if "_ARGCOMPLETE" not in os.environ: return
@@ -284,10 +284,32 @@ def known_runs(prefix: str = "", **_) -> Iterator[str]:
     found = (f"{f.parent.parent.name}/{f.parent.name}" for f in runs_root().glob("*/*/status.json"))
     return (name for name in found if name.startswith(prefix))
 
+# %% ../nbs/03_cli.ipynb #f3a590b1
+def train_command(args: argparse.Namespace):
+    "Train a model on files and print what it learned, where it is and what to do next."
+    from sentnb import execute
+    missing = [path for path in args.data if not os.path.exists(path)]
+    if missing: raise SentnbError(f"there is no file or folder {missing[0]!r}")
+    params = dict(data=args.data, minutes=args.minutes, vocab_size=args.vocab_size)
+    known = execute.declared(execute.find_notebook("train"))
+    for name, text in args.parameter: params[name] = execute.from_text(name, text, known)
+    print_outcome(execute.run_notebook("train", params, args.name), "train")
+
+def add_train(commands):
+    "The options of `sentnb train`."
+    command = commands.add_parser("train", help="train a model on your own texts in a few minutes")
+    command.add_argument("data", nargs="+", metavar="FILE", help="files or folders: text, csv, tsv, json, parquet")
+    command.add_argument("--minutes", type=float, default=5., help="for training (default: 5)")
+    command.add_argument("--vocab-size", type=int, default=0, help="SentencePiece pieces (default: 0, bytes)")
+    command.add_argument("--name", help="name of the run (default: the UTC time)")
+    pair = dict(nargs=2, metavar=("NAME", "VALUE"), action="append", default=[])
+    command.add_argument("-p", dest="parameter", help="set another parameter of the notebook; may be repeated", **pair)
+    command.set_defaults(call=train_command)
+
 # %% ../nbs/03_cli.ipynb #e05a5547
-COMMANDS = (add_run, add_runs, add_notebooks, add_prepare, add_classify, add_generate)
-HEAVY = dict(run=("torch", "papermill", "sentnb.viz.report"), runs=("pandas",), prepare=("sentnb.data.preparing",),
-             classify=("sentnb.tasks.classify",), generate=("sentnb.tasks.classify",))
+COMMANDS = (add_run, add_runs, add_notebooks, add_prepare, add_classify, add_generate, add_train)
+HEAVY = dict(runs=("pandas",), prepare=("sentnb.data.preparing",), classify=("sentnb.tasks.classify",),
+             generate=("sentnb.tasks.classify",))     # a run imports what it needs when its parameters are checked
 
 def build_parser() -> argparse.ArgumentParser:
     "All commands with their options."

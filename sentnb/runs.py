@@ -206,7 +206,7 @@ def status(self: Run) -> dict:
 @patch(as_prop=True)
 def state(self: Run) -> str: return self.status.get("state", "absent")
 
-# %% ../nbs/01_runs.ipynb #ddf901b3
+# %% ../nbs/01_runs.ipynb #1d1cb1fc
 HEARTBEAT = 10   # seconds between two signs of life, a small part of `LEASE`
 _held = set()    # the leases of this process
 _heart = None    # the thread that touches them
@@ -291,12 +291,9 @@ def update(self: Run,
     status = self._stored()
     self._take_part(status, state)
     now = utc_now()
-    status["state"] = state
-    status["owner"] = self.owner or status["owner"]
-    status["life"] = self.life
-    status["updated"] = now
-    status["message"] = message or ""
-    status["step"] = status.get("step", 0) if step is None else step
+    if step is None: step = status.get("step", 0)
+    status.update(state=state, step=step, message=message or "", updated=now)
+    status.update(owner=self.owner or status["owner"], life=self.life)
     status.setdefault("began", now)
     if state == "stopped": status["stopped"] = message or "stopped early"
     if state == "finished": status.pop("stopped", None)
@@ -481,7 +478,10 @@ def current(cls: Run, experiment: str, params: Mapping = {}) -> Run:
     "The run that `sentnb run` opened for this notebook, or a new one."
     folder = os.environ.get("SENTNB_RUN")
     is_ours = folder and Path(folder).parent.name == experiment
-    return cls.open(folder) if is_ours else cls.create(experiment, params)
+    if is_ours: return cls.open(folder)
+    run = cls.create(experiment, params)
+    os.environ["SENTNB_RUN"] = str(run.folder.resolve())    # what a notebook started by hand reads is on record, too
+    return run
 
 # %% ../nbs/01_runs.ipynb #05da316c
 COLUMNS = "experiment name state step seconds updated message folder".split()
@@ -511,7 +511,7 @@ def seconds(self: Run) -> float | None:
 
 def _time(text: str) -> datetime: return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
 
-# %% ../nbs/01_runs.ipynb #7ae3c0b9
+# %% ../nbs/01_runs.ipynb #c179b197
 def find_run(name: str,                       # a folder, "experiment/name", or "name"
              experiment: str | None = None,   # only among its runs
              root: str | Path | None = None,  # default: `runs_root()`
@@ -528,7 +528,7 @@ def find_run(name: str,                       # a folder, "experiment/name", or 
     known = [f"{f.parent.name}/{f.name}" for f in folders] + [f.name for f in folders]
     raise SentnbError(f"there is no run {name[:80]!r}{suggest(name, known)}: `sentnb runs` lists them")
 
-# %% ../nbs/01_runs.ipynb #fd6ddfd9
+# %% ../nbs/01_runs.ipynb #b2f1a736
 def flat(value, name: str = "") -> Iterator[tuple[str, object]]:
     "The plain values inside nested dicts and lists, each with its dotted name."
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None

@@ -47,4 +47,4 @@ def test_classify_without_naming_a_model(tmp_path):
     said = subprocess.run(command, input=texts, capture_output=True, timeout=120)
     assert said.returncode == 0, said.stderr.decode()
     good, bad = (json.loads(line) for line in said.stdout.splitlines())
-    assert good["label"] == 1 and bad["label"] == 0
+    assert good["sentnb_label"] == 1 and bad["sentnb_label"] == 0

@@ -285,51 +285,6 @@ def test_cross_validation_reads_each_text_once_and_tests_it_once():
     with pytest.raises(SentnbError, match="did you mean 'weight'"): cross_validate(lm, data, rank="weights")
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory) -> Path:
-    from sentnb.tasks.classify import save_classifier
-    lm = tiny()
-    result = transfer(lm, reviews(120, 0), reviews(60, 1), reviews(60, 2), cache=None)
-    return save_classifier(tmp_path_factory.mktemp("model") / "toy", lm, result).parent
-
-
-def test_classify_through_a_pipe_keeps_order_and_reports_bad_rows(classifier):
-    lines = [json.dumps(dict(text=f"film {i}: {'very good!!' if i % 3 else 'poor'}", id=i)) for i in range(700)]
-    lines[5], lines[300] = '{"text": ', '{"txt": "typing error"}'
-    command = [sys.executable, "-c", "import sys; from sentnb.cli import main; sys.exit(main())",
-               "classify", "-", "--model", str(classifier), "--format", "json", "--keep", "id"]
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [r["line"] for r in rows] == list(range(1, 701))
-    assert [r["id"] for r in rows if not r["error"]] == [i for i in range(700) if i not in (5, 300)]
-    assert "not JSON" in rows[5]["error"] and "no field 'text'" in rows[300]["error"]
-    assert "2 of them" in done.stderr and "line 6" in done.stderr
-
-
-@pytest.mark.slow
-def test_classify_takes_no_more_memory_for_a_longer_file(classifier, tmp_path):
-    "Ten times the rows, the same peak (within 15 MB)."
-    code = f"""
-import resource, sys
-from sentnb.tasks.classify import classify_stream
-counts = classify_stream(sys.argv[1], {str(classifier)!r}, {str(tmp_path / 'out.jsonl')!r})
-print(counts.n_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-    peaks = []
-    for n in (3_000, 30_000):
-        path = tmp_path / f"{n}.jsonl"
-        lines = [json.dumps(dict(text=f"film {i}: poor" + " indeed" * (i % 9))) for i in range(n)]
-        path.write_text("\n".join(lines) + "\n")
-        out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
-        rows, peak = map(int, out.stdout.split())
-        assert rows == n
-        peaks.append(peak)
-    assert peaks[1] - peaks[0] < 15, peaks
-
-
 def test_a_probe_leaves_no_trace_in_training(tmp_path):
     "The weights after a training that was watched are those of one that was not."
     from sentnb.runs import Run

@@ -9,6 +9,7 @@ from sentnb.data.preparing import PrepareConfig
 from sentnb.execute import declared, run_notebook
 from sentnb.studies.comparisons import ComparePrecisionConfig, ScaleConfig
 from sentnb.studies.recipe import ReleaseConfig
+from sentnb.studies.train import TrainConfig
 from sentnb.studies.training_runs import ExperimentConfig
 
 FOLDER = Path(__file__).parents[1]/"nbs"/"experiments"
@@ -18,7 +19,8 @@ SETTINGS = dict(
     compare_precision=ComparePrecisionConfig,
     scale_data_parallel=ScaleConfig,
     release_model=ReleaseConfig,
-    prepare_corpus=PrepareConfig)
+    prepare_corpus=PrepareConfig,
+    train=TrainConfig)
 WITH_OTHER_DEFAULTS = ("train_transformer_singlenode", "prepare_corpus")   # another model; empty data and folder
 
 

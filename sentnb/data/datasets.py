@@ -418,7 +418,7 @@ def find_file(name: str,                          # of the data set
     raise NotAvailableError(f"the data set {name!r} is not here: get it {source.how_to_get}, "
                             f"and put it as {file.path} into the folder that SENTNB_DATA names")
 
-# %% ../../nbs/1_data/05_datasets.ipynb #d12b38ac
+# %% ../../nbs/1_data/05_datasets.ipynb #73d7a08c
 LOOKS = "looks.jsonl"          # name of the ledger in a run folder
 _ledgers: list[Path] = []      # those that `log_looks` opened
 _written: set[tuple] = set()   # what this process has written, and where
@@ -442,7 +442,7 @@ def read_looks(path: str | Path, # a ledger
         except ValueError: continue
     return looks
 
-# %% ../../nbs/1_data/05_datasets.ipynb #97f7e6be
+# %% ../../nbs/1_data/05_datasets.ipynb #fa9f1453
 def note_look(dataset: str, split: str, file: Path):
     "Write a look at a test set to all open ledgers. Never fails."
     run = os.environ.get("SENTNB_RUN")
@@ -460,7 +460,7 @@ def _append(ledger: Path, line: str):
     try:
         with open(ledger, "a") as f: f.write(line)
     except OSError as e:
-        logging.getLogger("sentnb").warning("a look at a test set was not noted in %s (%s)", ledger.name, e)
+        logging.getLogger("sentnb").warning("a look at a test set was not noted in %s (%s)", ledger.name, e.strerror)
 
 # %% ../../nbs/1_data/05_datasets.ipynb #893af297
 class DataSet(Mapping):

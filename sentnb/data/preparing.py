@@ -40,8 +40,8 @@ class PrepareConfig:
     data: tuple[str, ...]                # files or folders: json, csv, tsv, parquet, text; plain, gz, bz2, xz, zst
     folder: str                          # where the corpus goes
     format: Literal["", "json", "csv", "tsv", "parquet", "text"] = ""   # of all files; "": as their names say
-    text_documents: Literal["auto", "file", "paragraph", "passage"] = "auto"   # what is a document of plain text;
-    #                                      "auto": each file, or 4 kB passages if there is but one
+    text_documents: Literal["auto", "file", "paragraph", "passage"] = "auto"   # of plain text; "auto": each file,
+    #                                      but passages of 4 kB if there is only one
     text_key: str = "text"               # the field with the text
     title_key: str | None = None         # field to put before the text as a line of its own (Amazon: summary)
     encoding: str = "utf-8"              # of the files
@@ -100,9 +100,7 @@ def check(config: PrepareConfig):
         if not config.format: file_format(path)
         if not Path(path).is_file(): raise SentnbError(f"there is no file {str(path)!r}")
     _check_split(config.split)
-    if config.seed < 0: raise SentnbError(f"seed must be 0 or above, not {config.seed}")
-    if not 0 <= config.max_bad_share <= 1:
-        raise SentnbError(f"max_bad_share must be between 0 and 1, not {config.max_bad_share}")
+    _check_numbers(config)
     _check_tokenizer(config.tokenizer)
 
 def _check_split(shares: tuple[float, ...]):
@@ -110,6 +108,13 @@ def _check_split(shares: tuple[float, ...]):
     if is_possible or not shares: return
     given = list(shares)
     raise SentnbError(f"split must be three shares for train, val and test, the first above 0, not {given}")
+
+def _check_numbers(config: PrepareConfig):
+    for name in ("seed", "vocab_size", "sample_bytes"):
+        value = getattr(config, name)
+        if value < 0: raise SentnbError(f"{name} must be 0 or above, not {value}")
+    if not 0 <= config.max_bad_share <= 1:
+        raise SentnbError(f"max_bad_share must be between 0 and 1, not {config.max_bad_share}")
 
 def _check_tokenizer(name: str):
     names = ("char", "char_legacy", *TRAINED)
@@ -601,7 +606,7 @@ def finished_manifest(folder: Path, plan: str) -> dict | None:
     raise SentnbError(f"{str(folder)!r} holds a corpus that was made from other files or settings: "
                       "choose another folder, or delete that one")
 
-# %% ../../nbs/1_data/12_preparing.ipynb #b5940d45
+# %% ../../nbs/1_data/12_preparing.ipynb #7d40df5f
 @contextmanager
 def only_one(folder: Path): # of a corpus
     "Wait until no other process works in this folder, and keep others waiting."
@@ -671,7 +676,7 @@ def summary(manifest: dict) -> str: # two sentences
     share = after / max(1, before)
     return f"Documents: {counts}. Cleaning ({manifest['cleaning']}) kept {after:,} of {before:,} bytes ({share:.1%})."
 
-# %% ../../nbs/1_data/12_preparing.ipynb #aecfde29
+# %% ../../nbs/1_data/12_preparing.ipynb #9d619ef3
 PARTS = dict(train="data", validation="val", val="val", test="test")   # a DatasetDict's names, and ours
 
 def prepare_rows(rows: Iterable[dict | str] | Mapping[str, Iterable], # a Dataset or DatasetDict, or what looks like one

@@ -66,7 +66,7 @@ def _decompress_streams(file: BinaryIO, new: Callable, size: int) -> Iterator[by
         is_full = len(chunk) == size and not stream.eof
     if not stream.eof and file.tell(): raise EOFError("the last stream has no end")
 
-# %% ../../nbs/1_data/10_reading.ipynb #43ad1637
+# %% ../../nbs/1_data/10_reading.ipynb #c08be9ff
 class _Followed:
     "A file with some bytes behind it."
     def __init__(self, file: BinaryIO, end: bytes):
@@ -111,7 +111,7 @@ def check_encoding(encoding: str):
 
 def without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
     "UTF-8 without a byte order mark at its beginning."
-    chunks = iter(chunks)
+    chunks = filter(None, chunks)
     first = b""
     while len(first) < len(codecs.BOM_UTF8) and (chunk := next(chunks, b"")): first += chunk
     yield first.removeprefix(codecs.BOM_UTF8)
@@ -157,10 +157,11 @@ class Block(NamedTuple):
 RECORD_LIMIT = 2**24     # bytes: a "record" larger than this is a missing quote or line end
 
 def record_end(data: bytes, size: int, format: str) -> int:
-    "Where the first record ends that reaches byte `size`; 0 if none does."
+    "Where the first record ends that reaches byte `size`; 0 if none does, or it is larger than a record may be."
     start = size - 1
+    limit = size + RECORD_LIMIT
     n_quotes = data.count(b'"', 0, start) if format == "csv" else 0
-    while (end := data.find(b"\n", start)) >= 0:
+    while (end := data.find(b"\n", start, limit)) >= 0:
         if format == "csv": n_quotes += data.count(b'"', start, end)
         if n_quotes % 2 == 0: return end + 1
         start = end + 1
@@ -172,11 +173,10 @@ def whole_records(chunks: Iterable[bytes], format: str, file: str, size: int) ->
     rest = b""
     for chunk in chunks:
         rest += chunk
-        while len(rest) >= size and (end := record_end(rest, size, format)):
-            yield rest[:end]
-            rest = rest[end:]
-        if len(rest) > RECORD_LIMIT + size:
-            end = rest.find(b"\n", size) + 1 if format == "csv" else 0
+        while len(rest) >= size:
+            end = record_end(rest, size, format)
+            if not end and len(rest) < size + RECORD_LIMIT: break           # the end is still to come
+            if format == "csv": end = end or rest.find(b"\n", size) + 1     # after a stray quote: any line end
             if not end: raise _too_large(file, "a record")
             yield rest[:end]
             rest = rest[end:]
@@ -230,7 +230,7 @@ def csv_reader(lines: Iterable[str], format: str, strict: bool = True):
     if format == "tsv": return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     return csv.reader(lines, strict=strict)
 
-# %% ../../nbs/1_data/10_reading.ipynb #534852f3
+# %% ../../nbs/1_data/10_reading.ipynb #2b57fbf7
 UNITS = ("file", "paragraph", "passage")
 PASSAGE_BYTES = 2**12                              # of a passage, at least; four times as many at most
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")    # with the end of the line before them
@@ -261,7 +261,7 @@ def _passages(chunks: Iterable[bytes]) -> Iterator[bytes]:
         rest = rest[start:]
     if rest: yield rest
 
-# %% ../../nbs/1_data/10_reading.ipynb #9c029881
+# %% ../../nbs/1_data/10_reading.ipynb #d8b677d5
 def _paragraphs(chunks: Iterable[bytes], file: str) -> Iterator[bytes]:
     rest = b"\n"                                   # so that blank lines at the very beginning are some, too
     for chunk in chunks:
@@ -295,14 +295,14 @@ def text_documents(chunks: Iterable[bytes], # of a text file, UTF-8
             paragraph = paragraph.strip(b"\r\n")
             if not paragraph.isspace() and paragraph: yield paragraph
 
-# %% ../../nbs/1_data/10_reading.ipynb #39f98b26
+# %% ../../nbs/1_data/10_reading.ipynb #5832c53b
 def text_to_lines(chunks: Iterable[bytes], file: str, unit: str) -> Iterator[bytes]:
     "Plain text as one JSON object a document. Bytes that are not UTF-8 are kept, for the parser to complain about."
     for number, document in enumerate(text_documents(chunks, file, unit), 1):
         text = document.decode(errors="surrogateescape")
         yield json.dumps(dict(text=text, file=file, number=number)).encode() + b"\n"
 
-# %% ../../nbs/1_data/10_reading.ipynb #71bb85d6
+# %% ../../nbs/1_data/10_reading.ipynb #c5bfecc9
 def parquet_to_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
     "The rows of a Parquet file as JSON lines. Raises `SentnbError` when pyarrow is not installed."
     try: import pyarrow.parquet
@@ -405,7 +405,7 @@ def _json_records(block: Block) -> Iterator[tuple[int, dict | Bad]]:
         except ValueError as e: record = Bad(block.file, n, str(e), match[1].decode(errors="backslashreplace"))
         yield n, record
 
-# %% ../../nbs/1_data/10_reading.ipynb #54efc25f
+# %% ../../nbs/1_data/10_reading.ipynb #5fe2ca4c
 def _table_records(block: Block) -> Iterator[tuple[int, dict | Bad]]:
     n_columns = len(block.header)
     n = block.line
@@ -491,7 +491,9 @@ def parse_block(block: Block, keys: Keys = Keys()) -> tuple[list[Document], list
 def _bad_document(block: Block, line: int, record: dict, error: ValueError) -> Bad:
     file = block.file
     if block.format == "text": file, line = record["file"], record["number"]
-    return Bad(printable(file), line, printable(str(error)), printable(str(record)))
+    try: content = str(record)
+    except ValueError: content = "a number of more digits than can be written"
+    return Bad(printable(file), line, printable(str(error)), printable(content))
 
 # %% ../../nbs/1_data/10_reading.ipynb #571e4c27
 def count_block(block: Block,

@@ -118,6 +118,7 @@ def make_corpora(parts: dict[str, Sequence[str]], # "train" and "val" -> raw doc
         prepare(PrepareConfig(
             data=(str(files["train"]),),
             val=(str(files["val"]),),
+            cleaning="review",
             split=(1., 0., 0.),
             folder=str(corpora[name]),
             tokenizer=tokenizer,

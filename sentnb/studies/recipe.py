@@ -102,6 +102,7 @@ def corpus_settings(config: ReleaseConfig,
         **common_fields(config, PrepareConfig),     # tokenizer, vocab_size, seed
         data=(str(reviews),),
         folder=str(folder),
+        cleaning="review",
         exclude=unwanted_files(data_dir),
         split=(98., 1., 1.))
 

@@ -51,6 +51,7 @@ def embedded_corpus(vocab_size: int = 0,      # SentencePiece pieces; 0: bytes
     prepare(PrepareConfig(
         data=(str(source),),
         folder=str(home/name),
+        cleaning="review",
         split=(198., 1., 1.),
         tokenizer="unigram" if vocab_size else "char",
         vocab_size=vocab_size or 32_000,

@@ -50,7 +50,7 @@ def pretrain(config: PretrainConfig,
 def _report(run: Run, trainer: Trainer, stopped_by: str):
     step = trainer.step
     how_far = f"step {step} of {trainer.total_steps}"
-    message = f"stopped by {stopped_by} at {how_far}; the same command goes on from here"
+    message = f"{stopped_by} at {how_far}; the same command goes on from here"
     if stopped_by: run.update("stopped", step, message)
     else: run.update("finished", step)
 

@@ -221,7 +221,7 @@ def reshard(hidden: list,  # one state per saved rank: a tuple of (layers, rows,
     mine = slice(rank * rows // size, (rank + 1) * rows // size)
     return tuple(w[:, mine].contiguous() for w in whole)
 
-# %% ../../nbs/3_training/04_trainer.ipynb #d69249cb
+# %% ../../nbs/3_training/04_trainer.ipynb #ff80d482
 @dataclass
 class TimeLimit:
     "Says when to stop, so that all that must still be done is done in time."
@@ -460,4 +460,4 @@ class Trainer:
         elif self.validated.get("step") != self.step: self.validate()
         self.store.wait()
         if not unfinished: return ""
-        return "SIGTERM" if signaled else "its time limit"
+        return "SIGTERM came" if signaled else "its time limit was reached"

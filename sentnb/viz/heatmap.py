@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -143,7 +144,7 @@ text.addEventListener('keydown',e=>{
 text.addEventListener('click',e=>{const j=spans.indexOf(e.target.closest('[role=img]'));if(j>=0)go(j)});
 }catch(e){console.warn(e)}})()""".replace("SHADES", json.dumps(SHADES))
 
-# %% ../../nbs/5_viz/01_heatmap.ipynb #a0c6dd68
+# %% ../../nbs/5_viz/01_heatmap.ipynb #aca6970c
 _FONT = FontProperties(family="DejaVu Sans Mono")   # comes with matplotlib
 _SUBCELLS = 12                                      # divides by 1, 2, 3 and 4, the bytes that a character may have
 
@@ -177,7 +178,7 @@ def wrap(text: str,
         start = end
     return lines
 
-# %% ../../nbs/5_viz/01_heatmap.ipynb #bbcafff3
+# %% ../../nbs/5_viz/01_heatmap.ipynb #6d3fe02c
 def _rgb(shades: np.ndarray) -> np.ndarray: # (…, 3) uint8
     "The colours of shades."
     colors = [tuple(bytes.fromhex(color[1:])) for color in SHADES]
@@ -225,7 +226,7 @@ def draw_text(ax: Axes,             # its size decides that of a cell
         _write_line(ax, text[line.start:line.stop], row + .5, size)
     return len(lines)
 
-# %% ../../nbs/5_viz/01_heatmap.ipynb #b6760276
+# %% ../../nbs/5_viz/01_heatmap.ipynb #92714255
 CELL = .60205 / 72 # inches: the width of a cell in this typeface, for each point of its size
 LINE = 1.5 / 72    # inches: the height of a line, for each point
 
@@ -253,12 +254,13 @@ def small_png(figure: Figure,
     "A figure as PNG with a palette."
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
+    with rc_context({"text.hinting": "no_hinting"}), warnings.catch_warnings():   # letters keep to their cells
         warnings.filterwarnings("ignore", message="Glyph")   # of a name: an empty square says enough
         canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(128)
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     stored = io.BytesIO()
-    image.save(stored, "PNG", optimize=True)
+    few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)   # treats rare colours as well as frequent ones
+    few.save(stored, "PNG", optimize=True)
     return stored.getvalue()
 
 # %% ../../nbs/5_viz/01_heatmap.ipynb #b00064e9
@@ -276,7 +278,8 @@ def _check(text: str, values: np.ndarray, limit: float):
     if not limit > 0: raise SentnbError(f"the limit of a colour scale must be above 0, not {limit}")
 
 _BOX = "color:#111;background:#fff;padding:.6em;font:13px/1.5 system-ui,sans-serif;max-width:54rem"
-_TEXT = ("color:#111;background:#fff;margin:.3em 0;padding:0;white-space:pre-wrap;overflow-wrap:anywhere;"
+_TEXT = ("color:#111;background:#fff;margin:.3em 0;padding:0;"
+         "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;"
          "font:15px/1.75 ui-monospace,'DejaVu Sans Mono',monospace")
 
 class Heatmap:

@@ -54,8 +54,10 @@ class Picture:
     def __init__(self,
                  width: float = 7.,  # inches: a report's column
                  height: float = 3., # inches
+                 dpi: int = 110,     # dots per inch, of the PNG
                 ):
         self.alt = ""
+        self.dpi = dpi
         with matplotlib.rc_context(_STYLE):
             self.figure = Figure(figsize=(width, height))
             self.axes = self.figure.subplots()
@@ -67,7 +69,7 @@ class Picture:
     def png(self) -> bytes:
         "The image, as it would be saved."
         self._take_literally()
-        with matplotlib.rc_context(_STYLE): return small_png(self.figure, dpi=110)
+        with matplotlib.rc_context(_STYLE): return small_png(self.figure, self.dpi)
 
     def svg(self) -> bytes:
         "The image as curves, which stay sharp at every size."
@@ -192,7 +194,7 @@ def loss_curve(metrics: pd.DataFrame,              # columns step, split, bits_p
     picture.alt = _last_in_words(measured.get("val"))
     return picture
 
-# %% ../../nbs/5_viz/02_plots.ipynb #b2bdfb28
+# %% ../../nbs/5_viz/02_plots.ipynb #4e2d5d0d
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], # name -> horizontal and vertical values
            xlabel: str,               # with its unit
            ylabel: str,               # with its unit

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TAGS', 'VOID', 'ATTRIBUTES', 'PROPERTIES', 'Table', 'table', 'as_words', 'clean_html']
 
-# %% ../../nbs/5_viz/12_tables.ipynb #5a6d7850
+# %% ../../nbs/5_viz/12_tables.ipynb #510a156a
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from numbers import Integral, Number
 
 import pandas as pd
 
-# %% ../../nbs/5_viz/12_tables.ipynb #3e53950a
+# %% ../../nbs/5_viz/12_tables.ipynb #8545dd2f
 def _written(value, form: str) -> tuple[str, bool]: # the cell's text, and whether it is a number
     "A cell as text, not yet escaped."
     if value is None: return "", False
@@ -29,7 +29,7 @@ def _cell(value, form: str = "", tag: str = "td") -> str:
     align = "right" if is_number else "left"
     return f'<{tag} style="text-align:{align};vertical-align:top">{html.escape(text)}</{tag}>'
 
-# %% ../../nbs/5_viz/12_tables.ipynb #378eea52
+# %% ../../nbs/5_viz/12_tables.ipynb #c88ddea5
 class Table:
     "Rows and columns as HTML and as text."
     def __init__(self, frame: pd.DataFrame, form: str, forms: Mapping[str, str]):
@@ -63,14 +63,14 @@ def table(rows: pd.DataFrame | Sequence[Mapping], # a mapping holds one row: col
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     return Table(frame, form, forms)
 
-# %% ../../nbs/5_viz/12_tables.ipynb #aeba9b1b
+# %% ../../nbs/5_viz/12_tables.ipynb #1b02e4d1
 def as_words(text: str, # a name, a title, a label: whatever did not come from this code
             ) -> str:   # to be put into Markdown
     "A text without any meaning as Markdown or HTML."
     one_line = " ".join(str(text).split())
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(one_line, quote=False))
 
-# %% ../../nbs/5_viz/12_tables.ipynb #741f9f96
+# %% ../../nbs/5_viz/12_tables.ipynb #57660eb9
 TAGS = frozenset("""a abbr b blockquote br caption code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6
 hr i img ins kbd li main mark ol p pre q s samp section small span strong sub summary sup table tbody td tfoot th thead
 tr u ul var""".split())
@@ -79,9 +79,10 @@ ATTRIBUTES = frozenset("""alt aria-hidden aria-label aria-live class colspan dat
 height href id lang open role rowspan scope src start style tabindex title width""".split())
 PROPERTIES = frozenset("""background background-color border border-bottom border-collapse color display font
 font-family font-size font-style font-weight line-height margin margin-left max-width min-height overflow overflow-wrap
-overflow-x padding padding-left text-align text-decoration user-select vertical-align white-space width""".split())
+overflow-x padding padding-left text-align text-decoration user-select vertical-align white-space
+width word-break""".split())
 
-# %% ../../nbs/5_viz/12_tables.ipynb #b2f747b0
+# %% ../../nbs/5_viz/12_tables.ipynb #2e50c831
 _LINKS = re.compile(r"https?://|#|[\w.][\w./-]*(#[\w-]*)?$")   # so no javascript: and no data:
 _IMAGES = re.compile(r"data:image/(png|jpeg|gif|svg\+xml);base64,[A-Za-z0-9+/=\s]*$")
 _PLAIN_VALUE = re.compile(r"[-\w#%.,'\"/ ]*$")                  # no brackets, so no function
