@@ -184,7 +184,7 @@ class Prediction:
         draw = pkgutil.resolve_name(self.clf.picture)
         title = f"{self.label}, with probability {self.probability[self.label]:.0%}"
         quantity = f"unit {self.clf.neuron.unit}, in standard deviations"
-        return draw(self.text, self.trace(), limit=3., title=title, quantity=quantity)._repr_html_()
+        return draw(self.text, self.trace(), limit=3., title=title, quantity=quantity).html()
 
 # %% ../../nbs/4_tasks/14_classify.ipynb #dc96c2c4
 def classify(clf: TextClassifier,
