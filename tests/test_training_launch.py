@@ -93,6 +93,24 @@ def test_first_rank_to_fail_is_named(corpus, tmp_path, monkeypatch, attempt):
     with pytest.raises(SentnbError, match=named): launch(config, run)
 
 
+ABORTS_AT_EXIT = """
+import atexit, os
+if os.environ.get("RANK"): atexit.register(os.abort)
+def probe(lm, step): return {}
+"""
+
+
+def test_a_good_end_stays_good(corpus, tmp_path, monkeypatch):
+    "What the interpreter would stumble over while it shuts down, such as a thread of gloo, does not undo the training."
+    (tmp_path / "aborts_at_exit.py").write_text(ABORTS_AT_EXIT)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), child_env()["PYTHONPATH"]]))
+    config = endless(corpus, steps=4, probe="aborts_at_exit.probe")
+    run = new_run(tmp_path, "good", config)
+    assert launch(config, run).finished and run.state == "finished"
+    outputs = sorted((run.log_folder / "ranks" / "0").glob("*.stdout.log"))
+    assert all(file.read_text().endswith("finished at step 4\n") for file in outputs) and len(outputs) == 2
+
+
 @pytest.mark.slow
 def test_restart_goes_on(corpus, tmp_path):
     "With one restart allowed, a killed rank costs time and nothing else."
