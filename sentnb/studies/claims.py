@@ -207,7 +207,7 @@ _ONE_UNIT = "{transfer/neuron_accuracy:.1%} [{transfer/neuron_interval:.1%}]"
 _BAG_OF_WORDS = "TF-IDF {table/model=TF-IDF + logistic regression/accuracy}"
 _UNTRAINED = "untrained {table/model=the same model, untrained/accuracy}"
 _BEST_UNTRAINED = "best untrained unit {table/model=its best unit/accuracy}"
-_FULL_IMDB = "/release_model/reference/imdb/"
+_RELEASE_IMDB = "/release_model/reference/test/IMDB/"
 
 _ACCURACY_CLAIMS = (
     Claim("SST, all units", "91.8 %; 91.3 % by the original's code", "Papers with Code; its README at tag v0.1",
@@ -220,13 +220,13 @@ _ACCURACY_CLAIMS = (
     Claim("IMDB, all units", "92.9 %", "Radford et al. 2017, not checked", "failed",
           run="run_sk_imdb/reference",
           ours=_ALL_UNITS + " on {transfer/n_test:,} reviews; "
-               "on all, {" + _FULL_IMDB + "accuracy:.1%} [{" + _FULL_IMDB + "interval:.1%}]",
+               "on {" + _RELEASE_IMDB + "n_test:,}, {" + _RELEASE_IMDB + "accuracy:.1%} [{" + _RELEASE_IMDB + "interval:.1%}]",
           baseline=f"{_BAG_OF_WORDS}; {_UNTRAINED}",
           why="Far below, and a bag of words is better."),
     Claim("IMDB, one unit", "92.3 %", "Radford et al. 2017, not checked", "failed",
           run="run_sk_imdb/reference",
           ours=_ONE_UNIT + " on {transfer/n_test:,} reviews; "
-               "on all, {" + _FULL_IMDB + "neuron_accuracy:.1%} [{" + _FULL_IMDB + "neuron_interval:.1%}]",
+               "on {" + _RELEASE_IMDB + "n_test:,}, {" + _RELEASE_IMDB + "neuron_accuracy:.1%} [{" + _RELEASE_IMDB + "neuron_interval:.1%}]",
           baseline=_BEST_UNTRAINED,
           why="One unit does carry most of what the model knows, but that is not enough."),
     Claim("CR, ten folds", "91.4 %", "Radford et al. 2017, not checked", "failed",
@@ -345,8 +345,9 @@ _TRAINING_TABLES = (
           {"released model": ["{parameters:,}", "{corpus/train_bytes:,}", "{corpus/excluded:,}",
                               "{training_minutes:.0f}", "{metrics.jsonl/split=val/bits_per_character/last:.3f}"]}),
     Table("release_model/reference", "", ("SST, all units", "SST, one unit", "IMDB, all units", "IMDB, one unit"),
-          {"test accuracy": each("*accuracy:.1%", ("sst/", "sst/neuron_", "imdb/", "imdb/neuron_")),
-           "95 % interval": each("*interval:.1%", ("sst/", "sst/neuron_", "imdb/", "imdb/neuron_"))}),
+          {"test accuracy": each("test/*accuracy:.1%", ("SST/", "SST/neuron_", "IMDB/", "IMDB/neuron_")),
+           "95 % interval": each("test/*interval:.1%", ("SST/", "SST/neuron_", "IMDB/", "IMDB/neuron_")),
+           "AUC": ["", "{test/SST/neuron_auc:.3f}", "", "{test/IMDB/neuron_auc:.3f}"]}),
 )
 
 # %% ../../nbs/6_studies/12_claims.ipynb #73910a57

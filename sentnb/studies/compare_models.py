@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTENDERS', 'CompareConfig', 'Contender', 'training_config', 'make_corpora', 'count_parameters', 'fitting_width',
            'affordable_steps', 'try_rates', 'TrainedContender', 'train_contender', 'contender_rows', 'tried_rates',
-           'best_at_an_end', 'learning_curves', 'describe_winner', 'describe_pieces']
+           'best_at_an_end', 'learning_curves', 'describe_winner', 'describe_pieces', 'summary_sentences']
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #9c7bfa76
 import json
@@ -26,7 +26,7 @@ from .speed import median_seconds
 from ..training.distributed import World
 from ..training.pretrain import pretrain
 from ..training.trainer import PretrainConfig, Trainer, model_config
-from ..viz.plots import Picture
+from ..viz.plots import Picture, curves
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #9125dd10
 @dataclass(frozen=True)
@@ -247,21 +247,13 @@ def best_at_an_end(trained: Mapping[str, TrainedContender]) -> list[str]:
 def learning_curves(trained: Mapping[str, TrainedContender],
                     seconds: float, # of the full training
                    ) -> Picture:
-    "Training bits per character over training time, smoothed over five measurements; dashed over pieces."
-    picture = Picture(height=3.6)
-    axes = picture.axes
-    ends = []
+    "Training bits per character over training time, smoothed over five measurements."
+    lines = {}
     for name, t in trained.items():
         rows = t.metrics[t.metrics.split == "train"]
         smooth = rows.bits_per_character.rolling(5, min_periods=1).mean()
-        style = "--" if name.endswith("pieces") else "-"
-        axes.plot(rows.step / t.steps * seconds, smooth, style, label=name)
-        ends.append(f"{name} {rows.bits_per_character.iloc[-1]:.2f}")
-    axes.set(xlabel="training time (seconds)", ylabel="bits per character,\ntraining text")
-    axes.set_ylim(top=4)
-    axes.legend(frameon=False)
-    picture.alt = "Training bits per character over training time, at the end: " + ", ".join(ends)
-    return picture
+        lines[name] = (rows.step / t.steps * seconds, smooth)
+    return curves(lines, "training time (seconds)", "bits per character,\ntraining text", top=4)
 
 # %% ../../nbs/6_studies/06_compare_models.ipynb #9fa1c670
 def describe_winner(bits: Mapping[str, float],       # contender -> bits per character on the held-out reviews
@@ -285,3 +277,15 @@ def describe_pieces(bits: Mapping[str, float], # of all `CONTENDERS`
         verb = "save" if gain > 0 else "cost"
         sentences.append(f"For the {kind}, pieces instead of bytes {verb} {abs(gain):.3f} bits.")
     return " ".join(sentences)
+
+def summary_sentences(bits: Mapping[str, float],       # of all `CONTENDERS`
+                      yardsticks: Mapping[str, float], # compressor or table of counts -> the same
+                      config: CompareConfig,
+                     ) -> list[str]:
+    "What the comparison says, in three sentences of plain text."
+    verdict = f"{describe_winner(bits, yardsticks)} {describe_pieces(bits)}"
+    return [f"Asked: which of {len(bits)} models of {config.parameters:,} parameters predicts held-out reviews best "
+            f"after {config.seconds:g} seconds of training.",
+            verdict.replace("**", ""),
+            f"One seed and {config.seconds:g} seconds each: differences of a few hundredths of a bit may turn with "
+            "another seed, and nothing is said about larger models or longer trainings."]

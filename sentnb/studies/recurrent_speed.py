@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'OURS', 'TORCH_LSTM', 'PRODUCTS', 'PADDED', 'FEATURIZE', 'RecurrentBenchConfig', 'Workload', 'run_ours',
            'run_reference', 'run_torch_lstm', 'PlainProducts', 'BareProducts', 'contestants', 'measure_window',
-           'padded_features', 'featurize_texts', 'measure_featurize', 'describe_speed']
+           'padded_features', 'featurize_texts', 'measure_featurize', 'describe_speed', 'summary_sentences']
 
 # %% ../../nbs/6_studies/10_recurrent_speed.ipynb #7df112e9
 from collections.abc import Callable, Sequence
@@ -200,8 +200,8 @@ def padded_features(lm: LanguageModel,      # of one recurrent layer
 
 def _padded_batch(lm: LanguageModel, texts: Sequence[str], parameters: dict) -> torch.Tensor: # (B, H)
     "Cell states after the last token of each text."
-    encoded = [lm.tokenizer.encode(lm.cleaner(text)) for text in texts]
-    ids = [torch.from_numpy(tokens) for tokens in encoded]
+    encoded = [lm.token_ids(lm.cleaner(text)) for text in texts]      # with the document's start
+    ids = [torch.from_numpy(tokens.astype(np.int64)) for tokens in encoded]
     lengths = torch.tensor([len(i) for i in ids])
     h = c = torch.zeros(len(ids), lm.config.hidden_size)
     cell = CELLS[lm.config.backbone]
@@ -249,3 +249,15 @@ def describe_speed(rows: Sequence[dict],      # from `measure_window`
         said.append(f"**featurizing** {featurizing['texts']:,} {featurizing['what']}: "
                     f"{featurizing['speedup']:.1f} times as fast as a padded loop")
     return said
+
+def summary_sentences(rows: Sequence[dict],      # from `measure_window`
+                      featurizing: dict | None,  # from `measure_featurize`
+                      config: RecurrentBenchConfig,
+                     ) -> list[str]:
+    "What the benchmark says, in three sentences."
+    said = "; ".join(describe_speed(rows, featurizing)).replace("**", "")
+    return [f"Asked: how near a recurrent window ({config.batch_size} rows of {config.seq_len} characters, "
+            f"{config.precision}, {config.device}) comes to its bare matrix products, forward and backward.",
+            f"{said}.",
+            f"Measured on one machine with {config.threads} thread(s), whose other work counts as well; "
+            "other shapes, threads or devices may order the contestants differently."]

@@ -5,13 +5,11 @@
 # %% auto #0
 __all__ = ['MANY', 'LEAST_BYTES', 'LADDER', 'BYTES_A_WEIGHT', 'EPOCHS', 'RESERVE', 'UNIT_BYTES', 'TrainConfig', 'text_format',
            'prepare_text', 'train_settings', 'Plan', 'n_weights', 'plan_size', 'choose_plan', 'timed_settings',
-           'continued', 'plan_of', 'documents', 'write_samples', 'indentation', 'follow_units', 'unit_rows',
-           'next_commands']
+           'continued', 'plan_of', 'documents', 'write_samples', 'follow_units', 'unit_rows', 'next_commands']
 
 # %% ../../nbs/6_studies/14_train.ipynb #0bf2512b
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from ..models.lm import LanguageModel
 from ..runs import Run
 from .quickstart import beside_control
 from ..tasks.baselines import untrained
-from ..tasks.properties import PROPERTIES, best_units
+from ..tasks.properties import best_units
 from ..training.hardware import layer_parameters, time_steps
 from ..training.trainer import PretrainConfig
 
@@ -212,17 +210,6 @@ def write_samples(lm: LanguageModel,
     return rows
 
 # %% ../../nbs/6_studies/14_train.ipynb #99745506
-def indentation(data: bytes) -> np.ndarray: # (bytes,)
-    "Blanks at the beginning of the line, as far as they have been read."
-    depth = np.zeros(len(data), int)
-    for match in re.finditer(rb"(?m)^([ \t]+)(.*)", data):
-        start, end, stop = match.start(), match.end(1), match.end()
-        depth[start:end] = np.arange(1, end - start + 1)
-        depth[end:stop] = end - start
-    return depth
-
-PROPERTIES.setdefault("indentation of the line", indentation)
-
 UNIT_BYTES = 10_000_000   # bytes of text x units that are traced at a time: 40 MB
 
 def follow_units(lm: LanguageModel, corpus: str | Path) -> pd.DataFrame:

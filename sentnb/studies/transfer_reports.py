@@ -9,7 +9,7 @@ __all__ = ['SMALL_VALIDATION', 'LABEL_COUNTS', 'EXTRAS', 'TransferConfig', 'Revi
            'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores', 'benchmark_section',
            'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section', 'left_out_section',
            'label_section', 'baseline_section', 'breakdown_section', 'example_section', 'cost_section',
-           'classifier_section']
+           'classifier_section', 'summary_sentences']
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #3a3dc6ec
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +38,7 @@ from ..tasks.transfer import TransferResult, leading_units, stopwatch, summary, 
 from ..training.pretrain import pretrain
 from ..viz.neuron_plots import breakdown_plot, k_sweep_plot, label_efficiency_plot, path_plot, roc
 from ..viz.plots import bars, coefficient_plot, label_histogram
+from ..viz.tables import as_words, table
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #b805052b
 @dataclass(frozen=True)
@@ -348,10 +349,6 @@ def baseline_scores(texts: Benchmark,
             for name, score in methods.items()}
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #b7c0d92e
-def _table(rows: list[dict], **formats):
-    "Rows as a table to display, empty where a value is missing."
-    return pd.DataFrame(rows).style.hide(axis="index").format(formats, na_rep="")
-
 def benchmark_section(report: TransferReport) -> list: # to display, as of every section
     "What is scored, and on which texts."
     texts = report.texts
@@ -361,8 +358,8 @@ def benchmark_section(report: TransferReport) -> list: # to display, as of every
     report.run.save_result("benchmark", model | figures)
     n_parameters = sum(p.numel() for p in report.lm.parameters())
     size = f"{config.n_layers} × {config.hidden_size} units, {config.backbone}, {n_parameters / 1e6:.1f} M parameters"
-    heading = Markdown(f"## Scored on: {texts.title}\n\nModel: {report.model_name} ({size})")
-    return [heading, _table(texts.sizes(), texts="{:,}", megabytes="{:.2f}")]
+    heading = Markdown(f"## Scored on: {as_words(texts.title)}\n\nModel: {as_words(report.model_name)} ({size})")
+    return [heading, table(texts.sizes(), megabytes="{:.2f}")]
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #d8e41b06
 def transfer_section(report: TransferReport) -> list:
@@ -390,7 +387,7 @@ def _show_folds(run: Run, result: CrossResult) -> list:
     folds = pd.DataFrame(dict(accuracy=result.fold_accuracy, unit=result.neurons,
                               C=result.Cs, units_used=result.n_nonzero))
     folds.insert(0, "fold", folds.index + 1)
-    return [Markdown(text), _table(folds, accuracy="{:.1%}", C="{:g}")]
+    return [Markdown(text), table(folds, accuracy="{:.1%}", C="{:g}", unit="{}")]
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #1c97b4ea
 def _of_one_fit(section: Callable) -> Callable:
@@ -404,8 +401,9 @@ def _of_one_fit(section: Callable) -> Callable:
 def ranking_section(report: TransferReport) -> list:
     "The first units by weight and by AUC alone."
     report.run.save_result("leading_units", leading_units(report.result, 10))
-    formats = dict(weight="{:.2f}", its_weight="{:.2f}", its_auc="{:.3f}", auc="{:.3f}", accuracy="{:.1%}")
-    return [_table(leading_units(report.result), **formats)]
+    forms = dict(by_weight="{}", weight="{:.2f}", its_auc="{:.3f}",
+                 by_auc="{}", auc="{:.3f}", accuracy="{:.1%}", its_weight="{:.2f}")
+    return [table(leading_units(report.result), **forms)]
 
 @_of_one_fit
 def neuron_section(report: TransferReport) -> list:
@@ -444,7 +442,7 @@ def left_out_section(report: TransferReport) -> list:
             rows.append(dict(left_out=name, accuracy=_accuracy_of(best[k:], report)))
     report.run.save_result("all_but_k", rows)
     everything = dict(left_out="none", accuracy=show_accuracy(report.result.correct))
-    return [_table([everything, *rows])]
+    return [table([everything, *rows])]
 
 def _accuracy_of(units: np.ndarray, report: TransferReport) -> str:
     "Test accuracy of some units, fitted again without the others."
@@ -471,13 +469,13 @@ def baseline_section(report: TransferReport) -> list:
     "The model, the baselines and the untrained network on the same texts."
     result = report.result
     plain = report.untrained_result
-    table = comparison({"all units": result.correct,
-                        "one unit alone": result.neuron_correct,
-                        **report.baselines,
-                        "the same model, untrained": plain.correct,
-                        "its best unit": plain.neuron_correct})
-    report.run.save_result("table", table)
-    return [_table(table, p_value="{:.2g}")]
+    rows = comparison({"all units": result.correct,
+                       "one unit alone": result.neuron_correct,
+                       **report.baselines,
+                       "the same model, untrained": plain.correct,
+                       "its best unit": plain.neuron_correct})
+    report.run.save_result("table", rows)
+    return [table(rows, p_value="{:.2g}")]
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #916f2ac5
 def breakdown_section(report: TransferReport) -> list:
@@ -506,7 +504,7 @@ def example_section(report: TransferReport) -> list:
             text = report.texts.tested.texts[i][:240]
             value = float(neuron.standardize(test.X[i, neuron.unit]))
             rows.append(dict(kind=kind, value=value, label=label, text=text))
-    return [_table(rows, value="{:+.2f}").set_properties(subset=["text"], **{"text-align": "left"})]
+    return [table(rows, value="{:+.2f}")]
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #a9e07c46
 EXTRAS = ("k sweeps", "words", "all but k", "label curve", "untrained") # stages beside the transfer itself
@@ -549,3 +547,18 @@ def classifier_section(report: TransferReport) -> list:
     save_classifier(folder, report.lm, result.fit.classifier, result.choice.neuron, settings, about)
     shown = f"runs/{run.experiment}/{run.name}/checkpoint/classifier"
     return [Markdown(f"`sentnb classify FILE --model {shown}`")]
+
+# %% ../../nbs/6_studies/05_transfer_reports.ipynb #9bc21773
+def summary_sentences(report: TransferReport) -> list[str]:
+    "What the report says, in three sentences."
+    texts = report.texts
+    result = report.result
+    levels = [f"{name} on {level:.1%}" for name, level in report.accuracy_levels.items()]
+    untrained_level = f"the same network before training on {report.untrained_result.accuracy:.1%}"
+    beside = ", ".join([*levels, untrained_level])
+    return [f"Asked: what the states of this model ({report.model_name}) say about the labels of "
+            f"{len(texts.tested.texts):,} texts it was not fitted on ({texts.title}).",
+            f"A logistic regression on all units is right on {show_accuracy(result.correct)}, one unit alone on "
+            f"{show_accuracy(result.neuron_correct)}; {beside}.",
+            "The brackets allow for other texts of the same kind, not for other kinds of text, and not for "
+            "another training of the model."]

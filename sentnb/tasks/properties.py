@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROPERTIES', 'COLUMNS', 'inside_quotes', 'inside_brackets', 'is_digit', 'is_capital', 'is_punctuation',
-           'is_word_start', 'letters_so_far', 'since_sentence_began', 'since_text_began', 'agreement', 'observe',
-           'best_units']
+           'is_word_start', 'letters_so_far', 'since_sentence_began', 'since_text_began', 'indentation', 'agreement',
+           'observe', 'best_units']
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #f0ebdff1
 import re
@@ -58,6 +58,16 @@ def letters_so_far(data: bytes) -> np.ndarray: return _bytes_since(~_is_among(_L
 def since_sentence_began(data: bytes) -> np.ndarray: return _bytes_since(_is_among(b".!?", data))
 def since_text_began(data: bytes) -> np.ndarray: return np.arange(len(data))
 
+# %% ../../nbs/4_tasks/15_properties.ipynb #26bffb03
+def indentation(data: bytes) -> np.ndarray: # (bytes,)
+    "Blanks at the beginning of the line, as far as they have been read."
+    depth = np.zeros(len(data), int)
+    for match in re.finditer(rb"(?m)^([ \t]+)(.*)", data):
+        start, end, stop = match.start(), match.end(1), match.end()
+        depth[start:end] = np.arange(1, end - start + 1)
+        depth[end:stop] = end - start
+    return depth
+
 # %% ../../nbs/4_tasks/15_properties.ipynb #2837ec59
 PROPERTIES: dict[str, Callable[[bytes], np.ndarray]] = {
     "inside quotes": inside_quotes,
@@ -69,6 +79,7 @@ PROPERTIES: dict[str, Callable[[bytes], np.ndarray]] = {
     "letters so far in the word": letters_so_far,
     "bytes since the sentence began": since_sentence_began,
     "bytes since the text began": since_text_began,
+    "indentation of the line": indentation,
 }
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #4c9fe389

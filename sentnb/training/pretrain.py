@@ -15,7 +15,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import record
 from ..core import SentnbError, from_dict, read_yaml
 from ..runs import Run, runs_root
-from .distributed import die_with_parent, join_world, leave_world
+from .distributed import die_with_parent, end_process, join_world, leave_world
 from .trainer import PretrainConfig, Trainer, check_settings
 
 # %% ../../nbs/3_training/11_pretrain.ipynb #091930ad
@@ -91,5 +91,6 @@ def main():
     try: result = train_as_file_says(sys.argv[1])
     except SentnbError as e: sys.exit(f"error: {e}")
     print(f"{'finished' if result.finished else 'stopped'} at step {result.step}")
+    if "RANK" in os.environ: end_process()
 
 if __name__ == "__main__" and __spec__: main()   # a notebook's __main__ has no spec

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PretrainConfig', 'check_settings', 'model_config', 'initial_weights', 'make_model', 'make_optimizer', 'Meter',
-           'describe', 'open_split', 'open_stream', 'find_function', 'reshard', 'TimeLimit', 'Trainer']
+           'describe', 'open_split', 'open_stream', 'with_next', 'find_function', 'reshard', 'TimeLimit', 'Trainer']
 
 # %% ../../nbs/3_training/04_trainer.ipynb #a61d24f0
 import copy
@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..core import SentnbError, common_fields, progress, seed_everything, suggest
 from ..data.streams import Batch, ShardStream, WindowStream
 from ..data.token_files import TokenFile, read_manifest
+from ..models.bits import TextBytes, bits_per_byte
 from ..models.lm import LanguageModel, LMConfig, ModelConfig
 from ..runs import Run
 from .checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
@@ -153,24 +154,31 @@ class Meter:
     "Sums over batches, for averages over everything since `since`."
     nats: float = 0.       # loss, summed over targets
     tokens: float = 0.     # targets
-    characters: float = 0. # bytes that they stand for
+    text_nats: float = 0.  # loss of the targets that hold text
+    characters: float = 0. # bytes of text in them
     since: float = dataclasses.field(default_factory=time.perf_counter)
 
-    def add(self, nats: float, tokens: float, characters: float):
+    def add(self, nats: float, tokens: float, text_nats: float, characters: float):
         "Count a batch."
         self.nats += nats
         self.tokens += tokens
+        self.text_nats += text_nats
         self.characters += characters
+
+    def sums(self) -> list[float]: # as `add` takes them
+        "What was counted."
+        return [self.nats, self.tokens, self.text_nats, self.characters]
 
     def read(self, world: World) -> dict: # an exchange: all processes must take part
         "Averages over all processes, under the names of metrics.jsonl."
         seconds = time.perf_counter() - self.since
-        nats, tokens, characters = world.total(self.nats, self.tokens, self.characters)
+        nats, tokens, text_nats, characters = world.total(*self.sums())
         loss = nats / max(tokens, 1)
         speed = characters / seconds
         return dict(loss=loss,
                     bits_per_token=loss / math.log(2),
-                    bits_per_character=nats / max(characters, 1) / math.log(2),
+                    bits_per_character=bits_per_byte(text_nats, characters),
+                    characters=characters,
                     characters_per_second=speed,
                     characters_per_second_per_device=speed / world.size)
 
@@ -200,6 +208,11 @@ def open_stream(config: PretrainConfig,
         docs_per_shard = max(1, min(docs_per_shard, a_row))
     kind = ShardStream if model_config(c, tokens).is_recurrent else WindowStream
     return kind(tokens, c.batch_size, c.seq_len, c.seed, world.rank, world.size, docs_per_shard, split == "train")
+
+def with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
+    "Each batch and the one after it. What comes after the last one is padding alone."
+    for batch, after in itertools.pairwise(itertools.chain(batches, [None])):
+        yield batch, after or Batch(*map(torch.zeros_like, batch))
 
 # %% ../../nbs/3_training/04_trainer.ipynb #225938b0
 def find_function(dotted: str) -> Callable: # "package.module.function"
@@ -250,7 +263,6 @@ class Trainer:
         self.config, self.run, self.world = config, run, world
         self.corpus = {split: open_split(config, split) for split in ("train", "val")}
         self.stream = open_stream(config, self.corpus, "train", world)
-        self.byte_lengths = torch.from_numpy(self.corpus["train"].tokenizer.byte_lengths())
         self.plan()
         self.store = CheckpointStore(run.checkpoint_folder, config.keep_checkpoints)
         self.probe = find_function(config.probe) if config.probe else None
@@ -274,6 +286,7 @@ class Trainer:
         c, device = self.config, self.world.device
         seed_everything(c.seed)                          # the same weights in every process
         self.lm = make_model(c, self.corpus["train"], checkpoint).to(device).train()
+        self.text_bytes = TextBytes(self.lm.tokenizer, self.lm.cleaner)
         def optimizer(params): return make_optimizer(c.optimizer, params, self.peak_lr, c.weight_decay)
         scaler = make_scaler(c.precision, c.loss_scale)
         self.precision = MixedPrecision(self.lm, optimizer, c.precision, scaler, c.clip, c.master_device)
@@ -293,7 +306,8 @@ class Trainer:
         hidden = reshard([r["hidden"] for r in ranks], world.rank, world.size)
         self.hidden = hidden and tuple(h.to(world.device) for h in hidden)
         mine = ranks[world.rank % len(ranks)]
-        if len(ranks) == world.size: self.meter.add(*mine["counted"])
+        is_as_now = len(ranks) == world.size and len(mine["counted"]) == len(self.meter.sums())
+        if is_as_now: self.meter.add(*mine["counted"])   # otherwise the averages begin anew
         set_rng_state(mine["rng"])
 
     # The loop.
@@ -356,18 +370,26 @@ class Trainer:
         "The learning rate of the next step."
         return self.peak_lr * self.schedule(self.step - self.precision.scaler.skipped)
 
-    def forward(self, module: torch.nn.Module, batch: Batch, hidden: tuple | None, meter: Meter) -> tuple:
-        "Sum of nats over a batch's targets, and the new state. Raises `SentnbError` for a loss that is not finite."
+    def forward(self, module: torch.nn.Module, batch: Batch, hidden: tuple | None, meter: Meter,
+                after: Batch | None = None, # the next batch, which tells pads from text at the end of this one
+               ) -> tuple:                  # sum of nats over the batch's targets, and the new state
+        "Predict a batch, and count. Raises `SentnbError` for a loss that is not finite."
+        n_bytes = self.count_bytes(batch, after)                                                     # (B, T)
+        scored = (n_bytes > 0).to(self.world.device, non_blocking=True)
         inputs, targets, reset, mask = (x.to(self.world.device, non_blocking=True) for x in batch)   # (B, T) each
         if not self.lm.config.is_recurrent: hidden = None
-        nats, hidden = module(inputs, targets, hidden, reset, mask)
-        total = nats.item()
+        nats, hidden, text_nats = module(inputs, targets, hidden, reset, mask, scored)
+        total, of_text = torch.stack([nats.detach(), text_nats]).tolist()
         if not math.isfinite(total):
             raise SentnbError(f"the loss is {total} {self.position()}: "
                               "try a smaller learning rate, warm-up or clipping")
-        characters = self.byte_lengths[batch.targets].sum().item()
-        meter.add(total, batch.mask.sum().item(), characters)
+        meter.add(total, batch.mask.sum().item(), of_text, n_bytes.sum().item())
         return nats, hidden
+
+    def count_bytes(self, batch: Batch, after: Batch | None) -> torch.Tensor: # (B, T) int64, on the CPU
+        "Bytes of text in each target."
+        future = (after.targets[:, 0], after.mask[:, 0]) if after else ()
+        return self.text_bytes(batch.inputs, batch.targets, batch.mask, *future)
 
     def position(self) -> str:
         "Where training is, for an error message."
@@ -423,8 +445,8 @@ class Trainer:
         hidden, meter = None, Meter()
         stream = open_stream(self.config, self.corpus, "val", self.world)
         with self.lm.inference():
-            for batch in itertools.islice(stream, n_windows):
-                _, hidden = self.forward(self.lm, batch, hidden, meter)
+            for batch, after in with_next(itertools.islice(stream, n_windows)):
+                _, hidden = self.forward(self.lm, batch, hidden, meter, after)
         return meter.read(self.world)
 
     # What is saved.
@@ -442,8 +464,7 @@ class Trainer:
 
     def state(self) -> dict | None: # on rank 0
         "Everything that the rest of the run depends on, copied to main memory."
-        counted = [self.meter.nats, self.meter.tokens, self.meter.characters]
-        mine = dict(hidden=snapshot(self.hidden), rng=rng_state(), counted=counted)
+        mine = dict(hidden=snapshot(self.hidden), rng=rng_state(), counted=self.meter.sums())
         ranks = self.world.gather(mine)
         if self.world.is_main:
             return dict(step=self.step, validated=self.validated, precision=snapshot(self.precision.state_dict()),
