@@ -263,10 +263,9 @@ def collect_looks(folder: str | Path,   # of the released model
                  ) -> list[dict]:       # all looks, oldest first
     "Add the looks of some runs to those of a released model. Nothing is forgotten, and nothing counted twice."
     ledger = Path(folder) / LOOKS
-    known = read_looks(ledger)
-    found = [look for run in runs for look in read_looks(run.folder / LOOKS)]
-    new = [look for look in found if look not in known]
-    looks = sorted(known + new, key=lambda look: look["when"])
+    looks = read_looks(ledger)
+    for run in runs: looks += [look for look in read_looks(run.folder / LOOKS) if look not in looks]
+    looks.sort(key=lambda look: look["when"])
     atomic_write(ledger, "".join(json.dumps(look) + "\n" for look in looks))
     return looks
 
