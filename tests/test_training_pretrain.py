@@ -1,16 +1,20 @@
 "A training run that is killed or stopped at random moments and started again gives the same weights and log."
 import dataclasses
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from sentnb.core import SentnbError
 from sentnb.data.token_files import TokenFile, write_manifest
 from sentnb.data.tokenizers import SentencePieceTokenizer
+from sentnb.runs import Run
 from sentnb.training.distributed import World
 from sentnb.training.pretrain import pretrain
 from sentnb.training.trainer import Trainer, open_split, open_stream
@@ -183,6 +187,25 @@ def interrupt_often(corpus, tmp_path, signals, seed, **changes):
 
 def test_killed_and_stopped(corpus, tmp_path):
     interrupt_often(corpus, tmp_path, [signal.SIGKILL, signal.SIGTERM], seed=0)
+
+
+def test_one_of_two_takes_a_dead_run_over(corpus, tmp_path):
+    "The same command twice in the same moment: one trains, and the other ends before it has begun."
+    config = settings(corpus, steps=300, eval_every=0, save_every=0, log_every=100)
+    create = f"from training_tools import *; new_run({str(tmp_path)!r}, 'dead', {config!r})"
+    tests = os.pathsep.join([str(Path(__file__).parent), child_env()["PYTHONPATH"]])
+    subprocess.run([sys.executable, "-c", create], env=child_env(PYTHONPATH=tests), check=True)
+    run = Run.open(tmp_path / "pretrain" / "dead")
+    assert run.state == "died"
+    command = [sys.executable, "-m", "sentnb.training.pretrain", str(run.folder / "params.yaml")]
+    both = [subprocess.Popen(command, env=child_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(2)]
+    outputs = [p.communicate(timeout=120)[0] for p in both]
+    loser, winner = [outputs[i] for i in sorted(range(2), key=lambda i: -both[i].returncode)]
+    assert sorted(p.returncode for p in both) == [0, 1], outputs
+    assert "finished at step 300" in winner and run.state == "finished"
+    assert re.search("run pretrain/dead is (being worked on by process|finished)", loser) and "training:" not in loser
+    assert run.metrics("train").step.tolist() == [100, 200, 300]
 
 
 @pytest.mark.slow
