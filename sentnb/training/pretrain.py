@@ -58,15 +58,16 @@ def _report(run: Run, trainer: Trainer, stopped_by: str):
 def run_of(path: Path,             # a parameter file, absolute
            config: PretrainConfig, # what it says
           ) -> Run:
-    "The run of a parameter file. Rank 0 creates or continues it. Raises `SentnbError` when it is taken."
+    "The run of a parameter file. Rank 0 creates or takes it over. Raises `SentnbError` when it is taken."
     above = path.parent, path.parent.parent
     inside = next((folder for folder in above if (folder/"status.json").exists()), None)
     run = Run(inside or runs_root()/"pretrain"/path.stem)
     if int(os.environ.get("RANK", 0)) > 0 or _is_open(run): return run
     if not inside: return Run.create("pretrain", dataclasses.asdict(config), path.stem)
-    if run.state in ("finished", "running"):
-        raise SentnbError(f"run {run.experiment}/{run.name} is {run.state}: copy {path.name} elsewhere for a new run")
-    return run
+    if run.state == "finished":
+        raise SentnbError(f"run {run.experiment}/{run.name} is finished: copy {path.name} elsewhere for a new run")
+    params = run.params() | dataclasses.asdict(config)   # an experiment's run has parameters of its own besides
+    return Run.create(run.experiment, params, run.name, run.folder.parents[1], resume=True)
 
 def _is_open(run: Run) -> bool:
     "Did the process that started this one open the run?"
