@@ -42,6 +42,7 @@ setup(
     package_data={"sentnb": ["py.typed", "released/**/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
+    extras_require={"tables": ["pyarrow", "openpyxl"]},   # Parquet and Excel files
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     cmdclass={"build_py": BuildWithNotebooks},
     zip_safe=False,

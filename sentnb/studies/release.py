@@ -239,7 +239,8 @@ def test_figures(look: TestLook,
         "classifier that ships": look.shipped, "all units, the papers' way": look.papers.correct,
         unit: look.papers.neuron_correct, "TF-IDF of words": look.words, "most common label": look.common}
     test = f"{look.name} test ({len(look.shipped):,} texts)"
-    rows = [_figure(f"{test}, {what}", right.mean(), bootstrap_interval(right), run) for what, right in measured.items()]
+    rows = [_figure(f"{test}, {what}", right.mean(), bootstrap_interval(right), run)
+            for what, right in measured.items()]
     papers = look.papers
     auc = _figure(f"{test}, AUC of {unit}", papers.neuron_auc, papers.neuron_auc_interval, run, ".3f")
     published, source = PUBLISHED[look.name]

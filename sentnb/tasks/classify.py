@@ -21,7 +21,6 @@ from ..models.lm import LanguageModel, find_model
 from .features import feature_chunks
 from .neurons import Neuron
 from .regression import LinearClassifier, from_plain, probabilities, to_plain
-from .transfer import TransferResult
 
 # %% ../../nbs/4_tasks/14_classify.ipynb #854ff53d
 @dataclass(frozen=True, repr=False)
