@@ -124,14 +124,17 @@ def matmul_speed(size: int = 1024, # rows and columns
                 ) -> float:        # floating-point operations per second
     "How fast this machine's CPU multiplies matrices."
     a = torch.randn(size, size)
-    a @ a                                    # the first one takes longer
-    begin = time.perf_counter()
-    a @ a
-    return 2 * size**3 / (time.perf_counter() - begin)
+    times = []
+    for _ in range(6):                       # the first one takes longer, and a busy machine adds to any
+        begin = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(times)
 
-def hours_at_least(config: PretrainConfig, corpus: TokenFile) -> float:
-    "What the matrix products of all steps would take on this machine's CPU."
-    tokens = config.steps * config.batch_size * config.seq_len or config.epochs * corpus.n_tokens
+def hours_at_least(config: PretrainConfig) -> float:
+    "What the matrix products of all steps would take on this machine's CPU. Without `steps` it reads the corpus."
+    tokens = config.steps * config.batch_size * config.seq_len
+    if not config.steps: tokens = config.epochs * TokenFile.open(config.data, "train").n_tokens
     return 6 * layer_parameters(config) * tokens / matmul_speed() / 3600
 
 # %% ../../nbs/3_training/12_hardware.ipynb #bd6fa22e
@@ -142,9 +145,10 @@ def check_hardware(config: PretrainConfig):
     if config.device == "cpu" or one_anywhere or gpus >= config.nproc: return
     problem = f"{config.nproc} processes want {config.nproc} GPUs, and this machine has {gpus or 'none'}"
     if gpus == 0:
-        hours = hours_at_least(config, TokenFile.open(config.data, "train"))
+        knows_its_length = config.steps or config.data
+        how_long = f"at least {_duration(hours_at_least(config))}" if knows_its_length else "very long"
         raise SentnbError(f"{problem}: pass -f cpu_small for settings that run here in minutes; "
-                          f"-p device cpu -p nproc 1 -p precision fp32 would take at least {_duration(hours)}")
+                          f"-p device cpu -p nproc 1 -p precision fp32 would take {how_long}")
     rows = config.batch_size // config.nproc
     raise SentnbError(f"{problem}: pass -p nproc {gpus}, which takes {estimate(config)} for the same batch of "
                       f"{config.batch_size}; if that does not fit in memory, also -p batch_size {rows * gpus}, "
