@@ -240,7 +240,8 @@ def test_nothing_names_a_machine():
 
 
 def test_the_repository_is_light():
-    files = [f for f in tracked() if not f.startswith(("sentnb/released/", "runs/"))]
+    generated = "sentnb/_modidx.py"    # nbdev's index of all names
+    files = [f for f in tracked() if not f.startswith(("sentnb/released/", "runs/")) and f != generated]
     assert not [f for f in files if (ROOT / f).stat().st_size > 300_000]
 
 
