@@ -50,7 +50,7 @@ def test_help_lists_parameters_with_their_comments(place):
     own = run("run", "own.ipynb", "--help")
     assert own.returncode == 0 and "usage: sentnb run" in own.stdout
     assert "hidden_size = 256  units of the layer" in own.stdout and "words = ('a',)" in own.stdout
-    assert "units of the mLSTM" in run("run", "quickstart", "-h").stdout
+    assert "units of the small model" in run("run", "quickstart", "-h").stdout
     assert "quickstart" in run("run", "--help").stdout
     prepare = run("prepare", "--help").stdout
     assert "where the corpus goes" in prepare and "max_bad_share = 0.01" in prepare

@@ -256,6 +256,7 @@ def test_generation_stops_where_the_document_ends(tokenizer, script, ended):
     assert not lm.generate_samples("good film", n)[0].ended
 
 
+@pytest.mark.slow    # a busy machine disturbs the ratio
 def test_generation_is_nearly_as_fast_as_the_bare_steps():
     "The sampler around a step costs at most a tenth of it, for the model that ships."
     lm = LanguageModel.load(device="cpu")
