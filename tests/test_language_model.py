@@ -320,7 +320,7 @@ def forge(folder):
     (lambda f: edit_config(f, hidden_size=60_000), "has shape .* and config.json asks for"),
     (lambda f: edit_config(f, n_layers=1000), "is missing from the weights"),
     (lambda f: edit_config(f, vocab_size=10**9), "vocab_size can be"),
-    (lambda f: edit_config(f, dropout=float("nan")), "dropout must be"),
+    (lambda f: edit_config(f, dropout=float("nan")), "'dropout' must be a finite number"),
     (lambda f: edit_config(f, hidden_size="12"), "parameter 'hidden_size' must be int"),
     (lambda f: edit_config(f, document_start="start"), "document_start cannot be 'start'"),
     (lambda f: (f / "config.json").write_text("[" * 10**5), "config.json of m is damaged"),

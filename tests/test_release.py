@@ -55,7 +55,8 @@ def write_csv(path, sentences):
 def allow(monkeypatch, folder, name):
     "Let `find_file` take the files of a data set in `folder` for the published ones."
     source = SOURCES[name]
-    files = {split: (path, sha256_file(folder / path)) for split, (path, _) in source.files.items()}
+    files = {split: dataclasses.replace(file, sha256=sha256_file(folder / file.path))
+             for split, file in source.files.items()}
     monkeypatch.setitem(SOURCES, name, dataclasses.replace(source, files=files))
 
 
