@@ -122,7 +122,7 @@ def test_a_corpus_is_not_made_while_a_test_set_is_missing(data_folder, missing, 
 
 
 REAL = Path(os.environ.get("SENTNB_DATA") or "no folder")
-NEEDED = [REAL / path for name in ("imdb", "sst", "mr") for path, _ in SOURCES[name].files.values()]
+NEEDED = [REAL / file.path for name in ("imdb", "sst", "mr") for file in SOURCES[name].files.values()]
 
 
 @pytest.mark.skipif(not all(path.is_file() for path in NEEDED), reason="the data sets are not in SENTNB_DATA")
