@@ -89,7 +89,7 @@ def corpus_texts(folder) -> list[str]:
 
 def prepared(config, folder, data_dir):
     settings = corpus_settings(config, folder, str(data_dir))
-    manifest = prepare(dataclasses.replace(settings, processes=1))
+    manifest = prepare(settings)
     return manifest["counts"], "\n".join(corpus_texts(folder))
 
 
@@ -107,7 +107,7 @@ def test_no_planted_text_survives_and_innocent_ones_do(data_folder, tmp_path):
 def test_without_the_guard_they_would_survive(data_folder, tmp_path):
     "The planted texts reach the corpus when nothing is excluded: cleaning and deduplication alone do not stop them."
     settings = corpus_settings(ReleaseConfig(tokenizer="char"), tmp_path / "work" / "corpus", str(data_folder))
-    prepare(dataclasses.replace(settings, exclude=(), processes=1))
+    prepare(dataclasses.replace(settings, exclude=()))
     corpus = "\n".join(corpus_texts(settings.folder))
     absent = [what for what, text in CONTAMINATED.items() if text not in corpus]
     assert absent == ["IMDB test review, shouted"]     # a near-duplicate of the one before it
