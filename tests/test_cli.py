@@ -41,8 +41,9 @@ def place(tmp_path, monkeypatch):
 def test_version_and_module(place):
     as_module = subprocess.run([sys.executable, "-m", "sentnb", "--version"], capture_output=True, text=True)
     assert as_module.stdout == run("--version").stdout == f"sentnb {sentnb.__version__}\n"
-    wrong = subprocess.run([sys.executable, "-m", "sentnb", "run", "nothing"], capture_output=True, text=True)
-    assert wrong.returncode == 2 and wrong.stderr.startswith("sentnb: there is no notebook 'nothing'")
+    for module in ("sentnb", "sentnb.cli"):
+        wrong = subprocess.run([sys.executable, "-m", module, "run", "nothing"], capture_output=True, text=True)
+        assert wrong.returncode == 2 and wrong.stderr.startswith("sentnb: there is no notebook 'nothing'")
 
 
 def test_help_lists_parameters_with_their_comments(place):
@@ -93,28 +94,28 @@ def test_generate_writes_on_with_the_neuron_held(place):
         assert wrong.returncode == 2 and says in wrong.stderr and wrong.stderr.count("\n") == 1, wrong.stderr
 
 
-FAKE_ARGCOMPLETE = '''
-import argparse, os, sys
-def autocomplete(parser):
-    "Offer what the completer of the option before the cursor knows, as the real one does."
-    command, option, prefix, known = os.environ["ASKED"].split()
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
-    action = next(a for a in commands[command]._actions if option in (a.dest, *a.option_strings))
-    print(*action.completer(prefix=prefix, parsed_args=argparse.Namespace(notebook=known)))
-    sys.exit(0)
-'''
+COMPLETE = """
+eval "$(register-python-argcomplete sentnb)"
+COMP_WORDS=($1 "$2") COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+COMP_LINE="$1 $2" COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+$(complete -p sentnb | sed "s/.*-F \\([^ ]*\\) .*/\\1/") sentnb "$2" ""
+printf "%s\\n" "${COMPREPLY[@]}"
+"""
 
 
-@pytest.mark.parametrize("asked, offers", [
-    ("run notebook quick -", "quickstart"), ("run -p sent quickstart", "sentence"),
-    ("run --resume demo/ -", "demo/x"), ("runs --compare demo/ -", "demo/x")])
-def test_completion_knows_notebooks_parameters_and_runs(place, asked, offers):
-    "With a stand-in for argcomplete, which calls what we registered; the real one is optional."
+@pytest.mark.parametrize("typed, word, offers", [
+    ("sentnb", "gen", "generate"), ("sentnb runs", "--comp", "--compare"), ("sentnb run", "quick", "quickstart"),
+    ("sentnb run quickstart -p", "sent", "sentence"), ("sentnb run quickstart --resume", "demo/", "demo/x"),
+    ("sentnb runs --compare", "demo/", "demo/x")])
+def test_tab_completes_commands_notebooks_parameters_and_runs(place, typed, word, offers):
+    "In bash, as the line in the help sets it up; the words are what the Tab key hands to the completion."
+    pytest.importorskip("argcomplete")
+    if not shutil.which("bash"): pytest.skip("this system has no bash")
     Run.create("demo", name="x").finish()
-    (place / "argcomplete.py").write_text(FAKE_ARGCOMPLETE)
-    path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
-    answer = run(env=os.environ | dict(PYTHONPATH=path, _ARGCOMPLETE="1", ASKED=asked))
-    assert answer.returncode == 0 and answer.stdout.split() == [offers], answer.stderr
+    path = os.pathsep.join([str(Path(SENTNB).parent), os.environ["PATH"]])
+    pressed = subprocess.run(["bash", "-c", COMPLETE, "bash", typed, word], capture_output=True, text=True,
+                             timeout=60, env=os.environ | dict(PATH=path))
+    assert pressed.stdout.split() == [offers], pressed.stdout + pressed.stderr
 
 
 def test_without_argcomplete_the_shell_gets_no_traceback(place):
