@@ -400,7 +400,7 @@ def test_the_order_of_texts_does_not_matter(clf):
         assert together[i].text == texts[i]
 
 
-def test_the_neuron_is_standardised_and_higher_is_more_positive(clf):
+def test_the_neuron_is_standardized_and_higher_is_more_positive(clf):
     values = np.array([p.neuron for p in classify(clf, reviews(200, 5).texts)])
     assert abs(values.mean()) < .5 and .5 < values.std() < 2
     labels = reviews(200, 5).labels

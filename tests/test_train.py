@@ -67,7 +67,7 @@ CASES = {"python": (python_source, []), "german": (german, ["-p", "hidden_size",
 def test_train_on_own_text(tmp_path, case):
     make, options = CASES[case]
     source = make(tmp_path)
-    code, out, err = sentnb_command(tmp_path, "train", source.name, "--minutes", .2, "--name", "mine", *options)
+    code, out, err = sentnb_command(tmp_path, "train", source.name, "--minutes", .1, "--name", "mine", *options)
     assert code == 0, err + out
     run = Run.open(tmp_path / "runs" / "train" / "mine")
     assert run.state in ("finished", "stopped") and run.params()["data"] == [source.name]
