@@ -1,5 +1,5 @@
 # Every target makes the environment first when it is missing. Nothing is needed but Python 3.11 to 3.13 and make.
-#   make quickstart                       train a small model, find its neurons, write a report (about 6 minutes)
+#   make quickstart                       the sentiment neuron of the model that ships, then a small one trained live
 #   make quickstart SENTENCE="I love it"  the same, and colours your sentence
 #   make test                             every library notebook, then pytest, which runs ruff, too
 #   make lab                              JupyterLab with the quickstart opened

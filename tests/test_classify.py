@@ -400,7 +400,7 @@ def test_the_order_of_texts_does_not_matter(clf):
         assert together[i].text == texts[i]
 
 
-def test_the_neuron_is_standardised_and_higher_is_more_positive(clf):
+def test_the_neuron_is_standardized_and_higher_is_more_positive(clf):
     values = np.array([p.neuron for p in classify(clf, reviews(200, 5).texts)])
     assert abs(values.mean()) < .5 and .5 < values.std() < 2
     labels = reviews(200, 5).labels
@@ -503,6 +503,8 @@ def test_frames_keep_their_types(name, package, clf, tmp_path):
     out = read(tmp_path / name)
     pd.testing.assert_frame_equal(out[list(table)], before)
     assert out["id"].dtype == "int64" and list(out["sentnb_label"].dropna()) == [1, 0]
+    row = 3 if name.endswith("xlsx") else 2                   # a spreadsheet counts its header
+    assert out["sentnb_error"][1] == f"line {row}: there is no text"
     classify_table(tmp_path / name, tmp_path / "out.jsonl", clf, prefix="b_")
     assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").open()] == [1, 2, 3]
     (tmp_path / name).write_bytes(b"not a table")

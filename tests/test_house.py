@@ -215,6 +215,23 @@ def test_links_lead_somewhere():
         assert not broken, f"{page}: {broken}"
 
 
+BRITISH = ("colour", "labelled", "labelling", "neighbour", "behaviour", "favour", "licence", "grey", "centre", "learnt",
+           *(word + "is" + end for word in ("standard", "normal", "penal", "minim", "initial", "recogn", "token")
+             for end in ("e", "es", "ed", "ing")))
+
+
+def test_spelling_is_american():
+    "One spelling, in prose and in names; what comes from others stays as it is."
+    british = re.compile(rf"(?<![a-z])(un|mis)?({'|'.join(BRITISH)})", re.I)
+    found = {}
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+        found[path.name] = {match[0] for match in british.finditer(text)}
+    for page in ("README.md", "CONTRIBUTING.md"):
+        found[page] = {match[0] for match in british.finditer((ROOT / page).read_text(encoding="utf-8"))}
+    assert not {name: words for name, words in found.items() if words}
+
+
 def test_every_experiment_has_parameters():
     from sentnb.execute import declared
     for path in experiments(): assert declared(path), path.name

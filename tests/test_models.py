@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from sentnb.core import NotAvailableError, SentnbError
 from sentnb.data.cleaning import CLEANERS
 from sentnb.data.tokenizers import CharTokenizer
-from sentnb.models import acceleration, lm as lm_module, recurrent
+from sentnb.models import acceleration, lm as lm_module, recurrent, weight_files
 from sentnb.models.importers import from_sentiment_discovery
 from sentnb.models.lm import LanguageModel, LMConfig, open_model
 from sentnb.models.recurrent import CELLS, Recurrent, RecurrentLayer, reference_loop
@@ -225,7 +225,7 @@ def test_best_goes_before_latest(tmp_path):
 
 
 def test_opening_no_model_where_none_ships(tmp_path, monkeypatch):
-    monkeypatch.setattr(lm_module, "released_folder", lambda: tmp_path)
+    monkeypatch.setattr(weight_files, "released_folder", lambda: tmp_path)
     with pytest.raises(NotAvailableError, match="no model ships with this installation"): open_model()
 
 

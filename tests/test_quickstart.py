@@ -128,7 +128,7 @@ def test_the_shipped_neuron_is_taken_and_the_small_one_chosen_by_the_one_rule(qu
 
 
 def texts_of_heat_maps(page):
-    "What is coloured, without the colours."
+    "What is colored, without the colors."
     drawn = re.findall(r'<div[^>]* data-heat.*?<pre[^>]*>(.*?)</pre>', page, re.S)
     return [html.unescape(re.sub("<[^>]*>", "", runs)) for runs in drawn]
 
@@ -200,8 +200,6 @@ def test_without_a_name_the_model_that_ships_plays_the_first_part(tmp_path):
 
 
 @pytest.mark.parametrize("parameter, value, message", [
-    ("hiden_size", "8", "unknown parameter 'hiden_size' (did you mean 'hidden_size'?)"),
-    ("hidden_size", "big", "parameter 'hidden_size' must be int"),
     ("checkpoint", "no/such/folder", "there is no model 'no/such/folder'"),
     ("train_documents", "90000", "documents are asked for"),
 ])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from sentnb.data.streams import ShardStream, WindowStream, assign_shards, length_buckets
+from sentnb.data.streams import ShardStream, WindowStream, assign_shards
 from sentnb.data.token_files import TokenFile
 from sentnb.data.tokenizers import CharTokenizer
 
@@ -155,13 +155,3 @@ def test_rows_differ_by_one_shard_at_most(lengths, n_rows):
     rows = assign_shards(np.array(lengths, int), n_rows)
     row_lengths = np.bincount(rows, weights=lengths, minlength=n_rows)
     assert row_lengths.max() - row_lengths.min() <= max(lengths, default=0)
-
-
-@quick
-@given(st.lists(st.integers(1, 500), max_size=60), st.integers(1, 9), st.integers(0, 3))
-def test_buckets_hold_every_text_once_and_do_not_overlap_in_length(lengths, n, seed):
-    buckets = length_buckets(np.array(lengths), n, seed)
-    assert sorted(i for bucket in buckets for i in bucket) == list(range(len(lengths)))
-    assert all(len(bucket) <= n for bucket in buckets)
-    spans = sorted((lengths[bucket[0]], lengths[bucket[-1]]) for bucket in buckets)     # shortest and longest
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:]))

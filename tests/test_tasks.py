@@ -73,7 +73,7 @@ def test_every_solver_is_held_to_the_same_objective():
     intercept = torch.zeros(13, dtype=torch.float64)
     intercept[-1] = 1.
     loss = torch.nn.functional.softplus(-y).sum()
-    assert objective(A, y, intercept, .5) == pytest.approx(1 + .5 * float(loss))    # the intercept is penalised, too
+    assert objective(A, y, intercept, .5) == pytest.approx(1 + .5 * float(loss))    # the intercept is penalized, too
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -144,7 +144,7 @@ def full_reviews(n: int, longest: int) -> Split:
 
 
 def test_the_released_models_neuron_is_found_in_full_reviews_and_shown_upright():
-    "Few reviews suffice: both rules name one unit; a text's standardised value is higher where the text is positive."
+    "Few reviews suffice: both rules name one unit; a text's standardized value is higher where the text is positive."
     lm = LanguageModel.load()
     data = full_reviews(400, longest=500)
     examples = make_examples(lm.featurize(data.texts), data.labels)

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from sentnb.training.checkpoints import CheckpointStore, load_training_state, verify
+from sentnb.training.checkpoints import CheckpointStore, load_training_state, verify_checkpoint
 
 SAVER = """
 import sys, torch
@@ -41,7 +41,7 @@ def kill_often(folder, times, seed):
         if newest is None:
             assert begun == 1
             continue
-        step = verify(newest)["step"]
+        step = verify_checkpoint(newest)["step"]
         assert before <= step <= begun and step >= begun - 1, "at most the save under way is lost"
         assert load_training_state(newest)["weights"].eq(step).all()
         if step > 1:   # the first may lie there before its pointers do

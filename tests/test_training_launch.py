@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from sentnb.core import SentnbError, write_yaml
+from sentnb.data.token_files import example_corpus
 from sentnb.training.launch import launch
 from sentnb.training.pretrain import pretrain
-from training_tools import (child_env, make_corpus, new_run, processes_of, same_curves, same_weights, settings,
+from training_tools import (child_env, new_run, processes_of, same_curves, same_weights, settings,
                             wait_for)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+def corpus(tmp_path_factory): return example_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
 
 
 @pytest.fixture(autouse=True)

@@ -140,7 +140,6 @@ def test_a_transfer_report_shows_foreign_text_as_text(tmp_path):
 
 def test_every_experiment_says_what_it_found():
     for path in FOLDER.glob("*.ipynb"):
-        if path.stem in ("quickstart", "release_model"): continue     # their studies say it
         sources = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         assert any('save_result("summary"' in source for source in sources), path.name
         assert not [source for source in sources if ".style" in source], path.name

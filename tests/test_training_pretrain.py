@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 from sentnb.core import SentnbError
-from sentnb.data.token_files import TokenFile, write_manifest
+from sentnb.data.token_files import TokenFile, example_corpus, write_manifest
 from sentnb.data.tokenizers import SentencePieceTokenizer
 from sentnb.runs import Run
 from sentnb.training.distributed import World
 from sentnb.training.pretrain import pretrain
 from sentnb.training.trainer import Trainer, open_split, open_stream
-from training_tools import child_env, curve, make_corpus, new_run, same_curves, same_weights, settings
+from training_tools import child_env, curve, new_run, same_curves, same_weights, settings
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory): return make_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+def corpus(tmp_path_factory): return example_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
 
 
 @pytest.fixture(autouse=True, scope="module")

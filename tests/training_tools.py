@@ -4,24 +4,9 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
-from sentnb.data.token_files import TokenFile, write_manifest
-from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models.lm import LanguageModel
 from sentnb.runs import Run
 from sentnb.training.trainer import PretrainConfig
-
-WORDS = "good bad film very not the plot and dull bright".split()
-
-
-def make_corpus(folder, n=300):
-    rng = np.random.default_rng(0)
-    tokenizer = CharTokenizer()
-    texts = [f"\n {' '.join(rng.choice(WORDS, rng.integers(3, 12)))} " for _ in range(n)]
-    for split, part in dict(train=texts[:-40], val=texts[-40:]).items():
-        TokenFile.from_texts(part, tokenizer).save(folder, split)
-    write_manifest(folder, ["train", "val"], tokenizer, cleaning="review")
-    return str(folder)
 
 
 def settings(corpus, **changes):
