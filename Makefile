@@ -5,16 +5,18 @@
 #   make lab                              JupyterLab with the quickstart opened
 #   make readme / make results            rebuild README.md / RESULTS.md from notebooks and run folders
 #   make bench                            the slow tests (a 2 GB corpus, many kills)
+#   make attack / make attack SEED=3      kills, damage, bombs, fuzz, races, hostile pages: how many were tried, and held
 
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SEED   ?= 0
 export SENTNB_SENTENCE := $(value SENTENCE)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: quickstart test lab readme results bench setup export
+.PHONY: quickstart test lab readme results bench attack setup export
 
 quickstart: $(READY)
 	@if [ -n "$$SENTNB_SENTENCE" ]; then $(BIN)/sentnb run quickstart -p sentence "$$SENTNB_SENTENCE"; else $(BIN)/sentnb run quickstart; fi
@@ -26,6 +28,9 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest -m slow tests
+
+attack: $(READY)
+	$(BIN)/sentnb run attack -p seed $(SEED)
 
 lab: $(READY)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (sentnb)"
