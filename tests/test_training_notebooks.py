@@ -17,7 +17,6 @@ from sentnb.execute import declared, run_notebook
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.runs import Run
 from sentnb.studies import transfer_reports as reports
-from sentnb.studies.comparisons import ComparePrecisionConfig, ScaleConfig
 from sentnb.studies.recipe import ReleaseConfig
 from sentnb.studies.train import TrainConfig
 from sentnb.studies.training_runs import ExperimentConfig
@@ -27,8 +26,6 @@ FOLDER = Path(__file__).parents[1]/"nbs"/"experiments"
 SETTINGS = dict(
     train_mlstm_singlenode=ExperimentConfig,
     train_transformer_singlenode=ExperimentConfig,
-    compare_precision=ComparePrecisionConfig,
-    scale_data_parallel=ScaleConfig,
     release_model=ReleaseConfig,
     prepare_corpus=PrepareConfig,
     train=TrainConfig)
