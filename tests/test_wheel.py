@@ -116,7 +116,7 @@ def sentnb(installed, cwd, *args):
     code = "import sys, sentnb; from sentnb.cli import main; print(sentnb.__file__); sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *args]
     return subprocess.run(command, cwd=cwd, env=environment(PYTHONPATH=str(installed)), capture_output=True, text=True,
-                          timeout=240)
+                          timeout=600)
 
 
 def test_the_wheel_runs_a_notebook_elsewhere(installed, tmp_path):
