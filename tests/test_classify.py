@@ -25,7 +25,7 @@ from sentnb.data.datasets import Split
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.tasks.classify import CLASSIFIER_FILE, Prediction, classify, load_classifier, save_classifier
-from sentnb.tasks.tables import TableRows, classify_table, ends_in_quotes
+from sentnb.tasks.tables import EXTRAS, TableRows, classify_table, ends_in_quotes
 from sentnb.tasks.transfer import transfer
 
 ROOT = Path(__file__).parent.parent
@@ -487,7 +487,7 @@ def test_an_absent_package_is_named_with_its_extra(name, package, model, tmp_pat
     (tmp_path / "in.txt").write_text("poor\n")
     for arguments in ([tmp_path / name], [tmp_path / "in.txt", "--output", tmp_path / f"out-{name}"]):
         said = one_sentence(sentnb(model, *arguments))
-        assert f"needs the package {package}" in said and "pip install 'sentnb[tables]'" in said
+        assert f"needs the package {package}" in said and f"pip install 'sentnb[{EXTRAS[package]}]'" in said
 
 
 @pytest.mark.parametrize("name, package", [("x.parquet", "pyarrow"), ("x.xlsx", "openpyxl")])
