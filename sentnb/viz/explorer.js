@@ -7,6 +7,14 @@ const raw = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const floats = text => new Float32Array(raw(text).buffer);
 const words32 = text => new Uint32Array(raw(text).buffer);
 const words16 = text => new Uint16Array(raw(text).buffer);
+// Bits of surprise, in 256ths; the last number stands for unknown.
+const bitsOf = text => Float32Array.from(words16(text), n => n === 65535 ? NaN : n / 256);
+
+// Data that was compressed to travel in a page.
+export async function unpack(text) {
+  const open = new Blob([raw(text)]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Response(open).json();
+}
 
 // An element with attributes, listeners (on…) and children. Text always becomes a text node.
 function make(tag, attributes = {}, ...children) {
@@ -74,10 +82,10 @@ function openDocument(data) {
   doc.bytes = new TextEncoder().encode(data.text);
   doc.pieces = data.pieces || [];
   doc.series = data.series.map(s => ({...s, values: floats(s.values)}));
-  doc.bits = data.bits ? floats(data.bits) : new Float32Array(0);
-  doc.piece = data.piece ? words16(data.piece) : new Uint16Array(0);
-  doc.likely = data.likely ? words16(data.likely) : new Uint16Array(0);
-  doc.chances = data.chances ? words16(data.chances) : new Uint16Array(0);
+  doc.bits = bitsOf(data.bits || '');
+  doc.piece = words16(data.piece || '');
+  doc.likely = words16(data.likely || '');
+  doc.chances = raw(data.chances || '');
   doc.tokenOf = tokensOfBytes(words32(data.spans), data.lead, doc.bytes.length);
   return doc;
 }
@@ -242,7 +250,7 @@ function likeliest(doc, token) {
   const n = doc.bits.length ? doc.likely.length / doc.bits.length : 0;
   if (token < 0 || !n || token >= doc.bits.length) return null;
   const rows = range(n).map(k => {
-    const p = doc.chances[token * n + k] / 65535;
+    const p = doc.chances[token * n + k] / 255;
     const bar = make('span', {class: 'sn-chance'});
     bar.style.width = `${100 * p}%`;
     return make('li', {}, make('code', {}, doc.pieces[doc.likely[token * n + k]]), make('span', {}, percent(p)), bar);
@@ -283,11 +291,16 @@ function field(label, input, after = null) {
 
 function number(value, low, high, onchange) {
   const input = make('input', {type: 'number', min: low, max: high, step: 1, value});
-  input.addEventListener('change', () => {
+  let last = value;
+  const take = force => {
     const n = clip(Math.round(Number(input.value) || 0), low, high);
     input.value = n;
+    if (!force && n === last) return;
+    last = n;
     onchange(n);
-  });
+  };
+  input.addEventListener('change', () => take(false));
+  input.addEventListener('keydown', e => { if (e.key === 'Enter') take(true); });
   return input;
 }
 
@@ -613,7 +626,7 @@ function dialView(view, ask) {
       button('write anew', () => { seed.value = Number(seed.value) + 1; anew(); }), button('whole curve', sweep));
   } else controls.append(make('span', {}, `the text begins “${view.prompt}”, seed ${view.seed}`));
   turn(0);
-  return make('div', {}, make('p', {}, view.about), controls, status, plot, stage, legends([view.scale], view.limit));
+  return make('div', {}, make('p', {}, view.about), controls, status, stage, legends([view.scale], view.limit), plot);
 }
 
 // ---- theme, and the two ways in
@@ -783,12 +796,12 @@ function merge(doc, reply, text) {
     return joined;
   };
   doc.series = more.series.map((s, k) => ({...s, values: cut(doc.series[k].values, floats(s.values), first)}));
-  doc.bits = cut(doc.bits, floats(more.bits), first);
+  doc.bits = cut(doc.bits, bitsOf(more.bits), first);
   doc.pieces = [...doc.pieces.slice(0, offset), ...more.pieces];
   doc.piece = cut(doc.piece, words16(more.piece), first, offset);
   const n = reply.likely;
   doc.likely = cut(doc.likely, words16(more.likely), first * n, offset);
-  doc.chances = cut(doc.chances, words16(more.chances), first * n);
+  doc.chances = cut(doc.chances, raw(more.chances), first * n);
   doc.text = text;
   doc.bytes = new TextEncoder().encode(text);
   doc.tokenOf = tokensOfBytes(words32(reply.spans), reply.lead, doc.bytes.length);
@@ -819,13 +832,13 @@ export function mount(root, view, connected = null) {
   return followTheme(root);
 }
 
-// Show all views of a page: <div data-sentnb-view="ID"> and <script type="application/json" id="ID">.
+// Show all views of a page: <div data-sentnb-view="ID"> and <script type="application/gzip" id="ID">.
 export function mountAll() {
   followTheme(document.body);
   for (const root of document.querySelectorAll('[data-sentnb-view]:not([data-ready])')) {
     root.dataset.ready = '1';
-    try { mount(root, JSON.parse(document.getElementById(root.dataset.sentnbView).textContent)); }
-    catch (error) { console.warn(error); }
+    unpack(document.getElementById(root.dataset.sentnbView).textContent)
+      .then(view => mount(root, view)).catch(error => console.warn(error));
   }
 }
 
