@@ -324,6 +324,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None, # default: the command line
         ) -> int:                       # exit code
     "Run one command."
+    _open_streams()
     parser = build_parser()
     offer_completions(parser)
     args = parser.parse_args(argv)
@@ -341,10 +342,20 @@ def main(argv: list[str] | None = None, # default: the command line
 def call(args: argparse.Namespace):
     "Import what the command needs, run it, and deliver what it printed."
     from sentnb.execute import interrupts_held
+    try: os.getcwd()
+    except FileNotFoundError: raise SentnbError("the current folder was deleted: change to another one") from None
     with interrupts_held():
         for module in HEAVY.get(args.command, ()): importlib.import_module(module)
     args.call(args)
     sys.stdout.flush()
+
+def _open_streams():
+    "Standard streams that the shell closed lead nowhere, not to the next file; any text can be shown on the others."
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try: os.fstat(number)
+        except OSError: os.open(os.devnull, os.O_RDWR)        # takes the lowest number that is free: this one
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))
+    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace")
 
 def _give_up(reason, code: int) -> int: # the code
     print(f"sentnb: {reason}", file=sys.stderr)
@@ -354,3 +365,5 @@ def _drop_output():
     "Let nothing be left in the buffer that Python would try to write once more at its end."
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+
+if __name__ == "__main__" and __spec__: sys.exit(main())   # python -m sentnb.cli; a notebook's __main__ has no spec

@@ -192,6 +192,7 @@ def make_folder(path: str | Path) -> Path:
     with writing(path):
         try: Path(path).mkdir(parents=True, exist_ok=True)
         except FileExistsError as e: raise NotADirectoryError(errno.ENOTDIR, str(e)) from None
+        except FileNotFoundError: raise SentnbError(f"no folder {Path(path).name!r} can be made there") from None
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #d6093ea6

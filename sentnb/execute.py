@@ -8,7 +8,7 @@ __all__ = ['FOLDERS', 'HEAVY', 'notebook_folders', 'available_notebooks', 'find_
            'sigterm_as_interrupt', 'interrupts_held', 'run_notebook', 'copy_notebooks']
 
 # %% ../nbs/02_execute.ipynb #110557f1
-import ast, importlib, importlib.util, os, shutil, signal, sys, threading
+import ast, importlib, importlib.util, os, signal, sys, threading
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from .runs import Run, checkout_root, find_run
 # %% ../nbs/02_execute.ipynb #12ef6ee9
 FOLDERS = ("experiments", "explore")     # of notebooks that can be run by name
 
-def notebook_folders() -> list[Path]:
+def notebook_folders(names: tuple[str, ...] = FOLDERS) -> list[Path]:
     "Where to look for notebooks: the checkout around the current folder first, then the package."
     root = checkout_root()
     package = Path(importlib.util.find_spec("sentnb").origin).parent
     homes = [package / "notebooks", package.parent / "nbs"]
     if root: homes.insert(0, root / "nbs")
-    return [home / name for home in homes for name in FOLDERS if (home / name).is_dir()]
+    return [home / name for home in homes for name in names if (home / name).is_dir()]
 
 def available_notebooks() -> dict[str, Path]:
     "Every notebook that can be run by its name."
@@ -229,6 +229,7 @@ def run_notebook(name: str,                   # "quickstart", or a path
     defaults = {p.name: p.default for p in known.values()}
     with interrupts_held():
         for module in HEAVY: importlib.import_module(module)
+    if resume is not None: _check_kept(begun, given)
     run = Run.create(notebook.stem, defaults | given, **place)
     return _run_in(run, notebook, given)
 
@@ -237,6 +238,17 @@ def _begun(resume: str, experiment: str) -> Run:
     run = find_run(resume, experiment)
     if run.experiment == experiment: return run
     raise SentnbError(f"{resume} is a run of {run.experiment}, not of {experiment}")
+
+def _check_kept(run: Run, params: Mapping):
+    "Raises `SentnbError` when a run that has trained would get another model or another text."
+    from sentnb.training.trainer import KEPT
+    if not run.checkpoint_folder.exists(): return
+    before = run.params()
+    changed = [name for name in KEPT if name in before and params.get(name, before[name]) != before[name]]
+    if not changed: return
+    stays = ", ".join(f"{name} stays {before[name]!r}" for name in changed)
+    raise SentnbError(f"{run.experiment}/{run.name} goes on with the model that it has: {stays}; "
+                      "leave that out, or begin a new run without --resume")
 
 def _run_in(run: Run, notebook: Path, given: dict) -> Run:
     "Execute, and write down how it ended."
@@ -284,12 +296,15 @@ def _wrap_up(run: Run) -> str | None: # what went wrong
 # %% ../nbs/02_execute.ipynb #e51dd2ed
 def copy_notebooks(target: str | Path, # a folder that does not exist yet, or is empty
                   ) -> list[Path]:     # the notebooks that were written
-    "Copy the experiment and explore notebooks. Raises `SentnbError` rather than overwrite anything."
+    "Copy the experiment, explore and tutorial notebooks. Raises `SentnbError` rather than overwrite anything."
     target = Path(target)
     if target.exists() and any(target.iterdir()):
         raise SentnbError(f"{str(target)!r} is not empty: name a folder that does not exist yet")
     sources = {}
-    for folder in notebook_folders(): sources.setdefault(folder.name, folder)
+    for folder in notebook_folders((*FOLDERS, "tutorials")): sources.setdefault(folder.name, folder)
     for name, folder in sources.items():
-        shutil.copytree(folder, target / name, ignore=shutil.ignore_patterns(".*"))
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(folder)
+            is_wanted = path.is_file() and not any(part.startswith(".") for part in relative.parts)
+            if is_wanted: atomic_write(target / name / relative, path.read_bytes())
     return sorted(target.rglob("*.ipynb"))

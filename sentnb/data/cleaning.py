@@ -118,6 +118,7 @@ class Cleaner:
     rules: tuple[Rule, ...]  # applied in this order
     front: str = "\n "       # pad before the text
     back: str = " "          # pad after it
+    ends_line: bool = False  # in a corpus, does every text end with a line end?
 
     def body(self, text: str) -> str:
         "The cleaned text without pads."
@@ -126,6 +127,11 @@ class Cleaner:
     def __call__(self, text: str) -> str:
         "The cleaned text with pads, as a model reads it."
         return self.front + self.body(text) + self.back
+
+    def in_corpus(self, body: str) -> str:
+        "A cleaned text as a corpus stores it, so that it does not run into the next one."
+        padded = self.front + body + self.back
+        return padded + "\n" if self.ends_line and not padded.endswith("\n") else padded
 
 # %% ../../nbs/1_data/02_cleaning.ipynb #7432bb16
 def _has_brackets(text: str) -> bool:
@@ -153,7 +159,7 @@ def original_tweet_rules() -> tuple[Rule, ...]:
 # %% ../../nbs/1_data/02_cleaning.ipynb #039a6a58
 def _none() -> Cleaner:
     "The text as it is."
-    return Cleaner("none", (), front="", back="")
+    return Cleaner("none", (), front="", back="", ends_line=True)
 
 def _review() -> Cleaner:
     "What this project trains on reviews with."

@@ -266,7 +266,7 @@ def store_block(path: Path,            # the file to write
                ) -> dict:              # what is stored beside the file
     "Write the cleaned documents of a block to disk."
     cleaner = get_cleaner(config.cleaning)
-    texts = [(cleaner.front + text + cleaner.back).encode() for text in cleaned.texts]
+    texts = [cleaner.in_corpus(text).encode() for text in cleaned.texts]
     forms = cleaned.forms
     if config.duplicates == "exact": forms = [exact_form(text) for text in cleaned.texts]
     table = document_table(forms, [len(text) for text in texts], [config.seed, number])
@@ -581,7 +581,7 @@ def make_plan(config: PrepareConfig) -> dict:
     if Path(config.tokenizer).exists():
         settings["tokenizer"] = Path(config.tokenizer).name
         inputs.append(dict(tokenizer=saved_tokenizer(config.tokenizer).fingerprint))
-    layout_version = 1
+    layout_version = 2 if get_cleaner(config.cleaning).ends_line else 1    # 1 let such texts run into each other
     identity = json.dumps([settings, inputs, layout_version])
     digest = hashlib.sha256(identity.encode()).hexdigest()
     return dict(plan=digest, settings=settings, inputs=inputs)

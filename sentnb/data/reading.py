@@ -307,8 +307,8 @@ def parquet_to_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
     "The rows of a Parquet file as JSON lines. Raises `SentnbError` when pyarrow is not installed."
     try: import pyarrow.parquet
     except ImportError:
-        raise NotAvailableError(f"reading {name} needs the package pyarrow: pip install pyarrow, "
-                                "or save the table as csv or jsonl") from None
+        raise NotAvailableError(f"reading {name} needs the package pyarrow, which is an extra: pip install "
+                                "'sentnb[parquet]', or save the table as csv or jsonl") from None
     table = pyarrow.parquet.ParquetFile(file)
     plain = ("string", "large_string", "bool", "int", "uint", "float", "double", "dictionary<values=string")
     columns = [field.name for field in table.schema_arrow if str(field.type).startswith(plain)]

@@ -28,8 +28,10 @@ class Tokenizer:
     model = b""               # what must be saved besides the kind: the SentencePiece model
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        "The ids of a text, int64."
-        return self.encode_stored(text).astype(np.int64) + self.offset
+        "The ids of a text, int64. Raises `SentnbError` for half characters, which are not text."
+        try: stored = self.encode_stored(text)
+        except UnicodeError: raise SentnbError("this is not text: it holds bytes that are not UTF-8") from None
+        return stored.astype(np.int64) + self.offset
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         "The bytes that `ids` stand for. Pads are dropped."
@@ -122,7 +124,7 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         "The piece numbers of each text. The spans between space symbols are encoded separately."
         spans = [text.split(SPACE_SYMBOL) for text in texts]
-        encoded = self.processor.encode(list(chain.from_iterable(spans)), out_type=int)
+        encoded = self.processor.encode([span.encode() for span in chain.from_iterable(spans)], out_type=int)
         remaining = iter(encoded)
         return [_join(list(islice(remaining, len(s))), self.space_symbol) for s in spans]
 
@@ -196,6 +198,9 @@ def _build_tokenizer(kind: str, folder: Path) -> Tokenizer:
     if kind == "char": return CharTokenizer()
     if kind == "char_legacy": return CharTokenizer(legacy=True)
     if kind == "sentencepiece": return SentencePieceTokenizer.from_file(folder / "tokenizer.model")
+    if kind == "words":
+        from sentnb.data.words import read_words        # a side room, which imports this one
+        return read_words(folder / "tokenizer.model")
     raise SentnbError(f"unknown tokenizer kind {kind!r} in tokenizer.json: it needs a newer sentnb")
 
 def read_json(file: Path,              # that must be there

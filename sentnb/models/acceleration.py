@@ -208,7 +208,7 @@ _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 def new_buffer(like: torch.Tensor,  # same device, same dtype
                *shape: int,
-              ) -> torch.Tensor:    # uninitialised
+              ) -> torch.Tensor:    # uninitialized
     "Memory for results, in large pages where the system has them."
     if like.device.type != "cpu" or like.dtype in HALF: return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, _NUMPY_DTYPES[like.dtype]))

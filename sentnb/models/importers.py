@@ -280,3 +280,6 @@ def from_sentiment_discovery(path: str | Path,  # a .pt or .clf file
                       weight_norm=isinstance(layers[0]["w_h"], tuple), cleaning="original_review",
                       document_start="none")
     return _assemble(config, tokenizer, embedding, layers, head, path.name)
+
+# %% ../../nbs/2_models/14_importers.ipynb #04f6cece
+from .allennlp import from_allennlp, to_allennlp  # noqa: F401

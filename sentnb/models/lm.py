@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'LIMITS', 'COMPLETE_LIMITS', 'SHARES', 'STARTS', 'CHUNK_LOGITS', 'CHUNK', 'POOLS', 'FORMAT_VERSION',
-           'ModelConfig', 'LMConfig', 'Head', 'LanguageModel', 'Chunk', 'cut_chunk', 'spread_to_bytes', 'check_units',
-           'released_folder', 'find_model', 'expected_shapes', 'open_model']
+           'ModelConfig', 'LMConfig', 'Head', 'LanguageModel', 'model_classes', 'build_model', 'Chunk', 'cut_chunk',
+           'spread_to_bytes', 'check_units', 'expected_shapes', 'open_model']
 
 # %% ../../nbs/2_models/03_lm.ipynb #d54c1484
-import hashlib, importlib, json, os
+import hashlib, importlib, json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.resources import files
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..core import NotAvailableError, SentnbError, atomic_write, from_dict, pick_device, suggest
+from ..core import SentnbError, atomic_write, from_dict, pick_device, suggest
 from ..core import progress as progress_bar
 from ..data.cleaning import get_cleaner
 from ..data.tokenizers import load_tokenizer
@@ -32,12 +32,13 @@ from .bits import TextBytes, bits_per_byte
 from .acceleration import linear
 from .sampling import Drawing, Edit, Sample, sample
 from .softmax_loss import SoftmaxLoss
-from .weight_files import check_files, check_finite, check_shapes, read_json, read_shapes
+from .weight_files import check_files, check_finite, check_shapes, find_model, read_json, read_shapes
+from .weight_files import released_folder
 from .weight_norm import apply_weight_norm, frozen_weights
 
 # %% ../../nbs/2_models/03_lm.ipynb #5ce5d403
 BACKBONES = dict(mlstm="sentnb.models.recurrent", lstm="sentnb.models.recurrent", gru="sentnb.models.recurrent",
-                 transformer="sentnb.models.transformer")
+                 transformer="sentnb.models.transformer", elmo="sentnb.models.elmo")
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -183,6 +184,19 @@ class LanguageModel(nn.Module):
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+def model_classes(backbone: str, # a key of `BACKBONES`; anything else counts as usual
+                 ) -> tuple:     # the class of its settings, and that of its model
+    "Which classes make up a model: the usual two, unless the backbone's module brings its own."
+    usual = LMConfig, LanguageModel
+    if not isinstance(backbone, str) or backbone not in BACKBONES: return usual
+    module = importlib.import_module(BACKBONES[backbone])
+    return getattr(module, "CONFIG", usual[0]), getattr(module, "MODEL", usual[1])
+
+def build_model(config: LMConfig, tokenizer) -> LanguageModel:
+    "A model of the class that its backbone asks for, with random weights."
+    _, kind = model_classes(config.backbone)
+    return kind(config, tokenizer)
 
 # %% ../../nbs/2_models/03_lm.ipynb #ec8d8979
 CHUNK_LOGITS = dict(cpu=2**20, cuda=2**27) # logits in a chunk: 4 MB in float32, which stay in a CPU's cache
@@ -543,41 +557,6 @@ def save(self: LanguageModel, folder: str | Path) -> Path: # the folder
     atomic_write(folder / "config.json", json.dumps(description, indent=1))
     return folder
 
-# %% ../../nbs/2_models/03_lm.ipynb #a3074200
-def released_folder() -> Path:
-    "Where the models are that ship with the package."
-    return Path(str(files("sentnb"))) / "released"
-
-def _default_name() -> str:
-    "The released model that is meant when none is named."
-    file = released_folder() / "default"
-    if not file.is_file():
-        raise NotAvailableError("no model ships with this installation: pass the path of a checkpoint")
-    return file.read_text(encoding="utf-8").strip()
-
-def _model_folders(folder: Path) -> Iterator[Path]:
-    "Where a model may be: here, or where a pointer leads, also from a run's folder."
-    yield folder
-    for above in (folder, folder / "checkpoint"):
-        for pointer in (above / "best", above / "latest"):
-            if not os.path.isfile(pointer): continue
-            name = pointer.read_text(encoding="utf-8", errors="replace").strip()
-            if name == Path(name).name: yield above / name                # a step beside it, and not some path
-
-def find_model(path: str | Path | None = None, # path, name, or None for the model that ships with the package
-              ) -> Path:
-    "The folder that holds a model's `config.json`. Raises `SentnbError` when there is none."
-    name = _default_name() if path is None else str(path)
-    released = sorted(file.parent.name for file in released_folder().glob("*/config.json"))
-    folder = released_folder() / name if name in released else Path(name)
-    if not os.path.isdir(folder):                        # False also for a name that no system allows
-        choices = f" or one of {', '.join(released)}" if released else ""
-        raise SentnbError(f"there is no model {name!r}{suggest(name, released)}: pass a checkpoint folder{choices}")
-    for candidate in _model_folders(folder):
-        if os.path.isfile(candidate / "config.json"): return candidate
-    raise SentnbError(f"{folder.name} holds no model: "
-                      "there is neither config.json in it nor a file 'best' or 'latest' that names a step")
-
 # %% ../../nbs/2_models/03_lm.ipynb #67c2ce05
 _FOREIGN = ("openai", "original_review", "original_tweet")   # cleanings of weights from elsewhere
 
@@ -598,12 +577,13 @@ def _read_config(description: dict) -> LMConfig:
     settings = dict(description["model"])
     is_foreign = settings.get("cleaning") in _FOREIGN
     settings.setdefault("document_start", "none" if is_foreign else "pad")
-    return from_dict(LMConfig, settings)
+    kind, _ = model_classes(settings.get("backbone"))
+    return from_dict(kind, settings)
 
 # %% ../../nbs/2_models/03_lm.ipynb #0366f8c0
 def expected_shapes(config: LMConfig, tokenizer) -> dict: # name -> shape
     "The tensors of a model, without the memory for it."
-    with torch.device("meta"): lm = LanguageModel(config, tokenizer)
+    with torch.device("meta"): lm = build_model(config, tokenizer)
     return {name: tuple(tensor.shape) for name, tensor in lm.state_dict().items()}
 
 def _read_weights(folder: Path, config: LMConfig, tokenizer, precision: str) -> dict: # name -> tensor
@@ -615,7 +595,7 @@ def _read_weights(folder: Path, config: LMConfig, tokenizer, precision: str) -> 
 
 @patch(cls_method=True)
 def load(cls: LanguageModel,
-         path: str | Path | None = None,  # a checkpoint, a run or the folder between, a released model's name, or None
+         path: str | Path | None = None,  # a checkpoint, a run, a released name, hf://owner/name, or None: what ships
          device: str = "auto",            # "auto": a GPU where there is one
          precision: str = "auto",         # "stored", or "auto": as stored, but float32 on a CPU, where half is slow
         ) -> LanguageModel:
@@ -630,7 +610,7 @@ def load(cls: LanguageModel,
     config = _read_config(description)
     weights = _read_weights(folder, config, tokenizer, description["precision"])
     check_files(folder, description)
-    lm = cls(config, tokenizer).to(getattr(torch, description["precision"]))
+    lm = build_model(config, tokenizer).to(getattr(torch, description["precision"]))
     lm.load_state_dict(weights)
     is_half = lm.dtype in (torch.float16, torch.bfloat16)
     if precision == "auto" and is_half and device.type == "cpu": lm = lm.float()

@@ -56,7 +56,7 @@ def markdown_table(rows: list[dict], # with the same keys, or some of them
 # %% ../../nbs/6_studies/13_pages.ipynb #be28d0e6
 FOLDERS = {   # folder of nbs/ -> what it is about
     "1_data": "From files of text to batches of tokens",
-    "2_models": "Recurrent models, transformer, and the face that they share",
+    "2_models": "Recurrent models, transformer, and the interface that they share",
     "3_training": "From batches to a trained model, on one or many devices",
     "4_tasks": "What a trained model knows: features, regression, neurons",
     "5_viz": "Pictures and reports",

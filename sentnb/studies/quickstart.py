@@ -139,7 +139,7 @@ def has_read_the_reviews(checkpoint: str) -> bool: # as for `first_model`
 FULL_COLOR = 2.   # standard deviations
 
 def neuron_heatmap(lm: LanguageModel, neuron: Neuron, text: str, title: str) -> Heatmap:
-    "A text, coloured by the neuron; the title ends with the value after the last byte."
+    "A text, colored by the neuron; the title ends with the value after the last byte."
     values = neuron.standardize(lm.trace(text, [neuron.unit])[:, 0])     # (bytes,)
     end = f", at the end {values[-1]:+.1f}" if len(values) else ""
     quantity = f"unit {neuron.unit} in standard deviations, higher is more positive"
@@ -183,7 +183,7 @@ def review_pair(split: Split,      # labels 1 and 0
 class NeuronFigures:
     "What one neuron knows of the labels of some reviews."
     neuron: Neuron
-    values: np.ndarray                 # (N,) standardised, after the last character
+    values: np.ndarray                 # (N,) standardized, after the last character
     labels: np.ndarray                 # (N,) 0 or 1
     auc: float
     auc_interval: tuple[float, float]  # 95 %
@@ -198,7 +198,7 @@ def measure_neuron(neuron: Neuron,
                    X: np.ndarray,      # (N, D) features
                    labels: np.ndarray, # (N,) 0 or 1, at least two of each
                   ) -> NeuronFigures:
-    "Judge a neuron on labelled reviews."
+    "Judge a neuron on labeled reviews."
     values = neuron.standardize(X[:, neuron.unit])
     positive = np.asarray(labels) > 0
     [auc] = auc_from_ranks(rankdata(values)[:, None], positive)
@@ -301,7 +301,7 @@ def _times_switched_on(prop: str, text: str) -> int:
 
 def liveliest_text(texts: Sequence[str], # to choose from
                    prop: str,            # one of `PROPERTIES`
-                   max_bytes: int = 700, # a heat-map that fits on a screen
+                   max_bytes: int = 700, # a heat map that fits on a screen
                   ) -> str:              # the longest short text, should the property occur in none
     "The text in which a property switches on most often. Raises `SentnbError` for an unknown property."
     if prop not in PROPERTIES:
@@ -319,10 +319,10 @@ def unit_heatmap(lm: LanguageModel,
                  center: float | None = None, # the unit's value that is white; None: the median in this text
                  limit: float | None = None,  # half the width of the color scale; None: what this text needs
                 ) -> Heatmap:
-    "A text, coloured by any one unit."
+    "A text, colored by any one unit."
     values = sign * lm.trace(text, [unit])[:, 0]     # (bytes,)
     center = np.median(values) if center is None else sign * center
-    limit = limit or common_limit(values, centre=center)
+    limit = limit or common_limit(values, center=center)
     quantity = f"cell state of unit {unit}" + (", sign turned" if sign < 0 else "")
     return Heatmap(text, values, limit, title, quantity, center)
 

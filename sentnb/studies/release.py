@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['REVIEW_KINDS', 'IMDB_SIZES', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS', 'VERDICTS', 'SHOULD_NOT_DIFFER', 'GOLDEN',
-           'PUBLISHED', 'PURPOSE', 'LIMITS', 'TERMS', 'training_run', 'without_copies', 'labelled_kinds', 'read_kinds',
-           'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack', 'bias_sentences',
-           'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook', 'judge_on_test',
-           'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'recipe_facts', 'model_card', 'finish_release']
+           'PUBLISHED', 'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
+           'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack',
+           'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook',
+           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'recipe_facts', 'model_card',
+           'finish_release']
 
 # %% ../../nbs/6_studies/03_release.ipynb #c445abf9
 import copy, json
@@ -52,9 +53,9 @@ def without_copies(split: Split,
     kept = [i for i, text in enumerate(split.texts) if near_form(text) not in unwanted]
     return Split([split.texts[i] for i in kept], np.asarray(split.labels)[kept])
 
-def labelled_kinds(config: ReviewConfig,
+def labeled_kinds(config: ReviewConfig,
                   ) -> dict[str, dict[str, Split]]: # kind -> "train", "val", and "test" where there is an official one
-    "Labelled texts of every kind that the classifier serves."
+    "Labeled texts of every kind that the classifier serves."
     data_dir = config.data_dir or None
     sst = sentence_benchmark(config).parts
     amazon = load_dataset("amazon", data_dir)["train"]
@@ -79,9 +80,9 @@ def _sizes(config: ReviewConfig, train: int, val: int) -> dict[str, int]:
 POOL = ("last", "mean")  # the papers' features come first
 
 def read_kinds(lm: LanguageModel,
-               kinds: dict[str, dict[str, Split]],    # from `labelled_kinds`
+               kinds: dict[str, dict[str, Split]],    # from `labeled_kinds`
               ) -> dict[str, dict[str, Examples]]:    # the same with features, (N, 2 H)
-    "Features of all labelled texts; stored features are not computed again."
+    "Features of all labeled texts; stored features are not computed again."
     examples = {}
     for name, parts in kinds.items():
         examples[name] = {part: make_examples(features(lm, split.texts, pool=POOL, progress=True), split.labels)
@@ -107,7 +108,7 @@ def choose_release_neuron(examples: dict[str, dict[str, Examples]], # from `read
 
 def validation_figures(mixture: MixtureFit, choice: NeuronChoice) -> dict:
     "Figures of both fits as plain values."
-    best, heaviest = choice.best_alone, choice.heaviest
+    best, heaviest = choice.best_alone, choice.largest_weight
     return dict(accuracy=mixture.accuracy, C=mixture.C, n_train=mixture.n_train,
                 neuron=best.unit, neuron_auc=best.auc, neuron_auc_interval=best.auc_interval, neuron_weight=best.weight,
                 heaviest_unit=heaviest.unit, heaviest_auc=heaviest.auc, n_val=choice.n_val, sentence=choice.sentence())
@@ -302,6 +303,9 @@ LIMITS = ("English reviews of products and films, most of them decidedly for or 
 TERMS = ("Weights: Apache-2.0, as sentnb. "
          "The texts that it was trained on belong to their authors and are not included.")
 
+FRONT_MATTER = ("---", "license: apache-2.0", "language: en", "library_name: sentnb", "pipeline_tag: text-generation",
+                "tags: [language-model, sentiment-neuron, interpretability]", "---", "")   # how the hub sorts it
+
 def _cell(value) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
@@ -327,7 +331,7 @@ def model_card(name: str,            # of the released model
         "Limits": [LIMITS],
         "Fixed sentences": [_gap_sentence(checks), "", *_table(checks)],
         "Terms": [TERMS]}
-    lines = [f"# {name}", "", PURPOSE]
+    lines = [*FRONT_MATTER, f"# {name}", "", PURPOSE]
     for title, body in sections.items(): lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
 

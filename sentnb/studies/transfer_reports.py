@@ -373,7 +373,7 @@ def _show_fit(run: Run, result: TransferResult) -> list:
     sign = "+" if result.neuron_sign > 0 else "−"
     text = (f"All units: **{show_accuracy(result.correct)}**, {result.n_nonzero} of {n_units} with a weight, "
             f"C = {result.C:g}. Unit {result.neuron} alone: **{show_accuracy(result.neuron_correct)}**, "
-            f"AUC {result.neuron_auc:.3f} (sign {sign}; shown standardised, higher is more positive).\n\n"
+            f"AUC {result.neuron_auc:.3f} (sign {sign}; shown standardized, higher is more positive).\n\n"
             f"{result.choice.sentence()}")
     return [Markdown(text), path_plot(result.fit.table, result.C)]
 

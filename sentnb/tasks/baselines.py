@@ -58,7 +58,7 @@ def tfidf(train, val, test,           # each has .texts and .labels
 def untrained(lm,            # a language model: its class, `config`, `tokenizer` and `device` are used
               seed: int = 0, # which random weights
              ):              # a model like `lm` that has learned nothing
-    "A freshly initialised model of the same size."
+    "A freshly initialized model of the same size."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return type(lm)(lm.config, lm.tokenizer).to(lm.device).eval()

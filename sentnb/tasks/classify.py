@@ -167,13 +167,13 @@ class Prediction:
     "What a classifier says about one text."
     label: object        # the likeliest class; None where there is no prediction
     probability: dict    # class -> probability, or None
-    neuron: float | None # standardised value of the neuron after the last character, higher = more positive
+    neuron: float | None # standardized value of the neuron after the last character, higher = more positive
     error: str = ""      # why there is no prediction
     text: str = field(default="", repr=False)
     clf: TextClassifier | None = field(default=None, repr=False, compare=False) # that made it
 
     def trace(self) -> np.ndarray: # (bytes of text,)
-        "The neuron's standardised value after each byte. Raises `SentnbError` where there is no prediction."
+        "The neuron's standardized value after each byte. Raises `SentnbError` where there is no prediction."
         if self.error: raise SentnbError(f"there is nothing to trace: {self.error}")
         state = self.clf.settings.get("state", "cell")
         return self.clf.neuron.standardize(self.clf.lm.trace(self.text, [self.clf.neuron.unit], state)[:, 0])

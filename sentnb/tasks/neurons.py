@@ -6,7 +6,7 @@
 __all__ = ['RANKS', 'unit_auc', 'best_thresholds', 'UnitThresholds', 'find_thresholds', 'single_unit_auc', 'single_unit_accuracy',
            'rank_by_weight', 'UnitRanking', 'rank_units', 'check_rank', 'choose_unit', 'Neuron', 'make_neuron',
            'unit_scores', 'UnitFigures', 'NeuronChoice', 'choose_neuron', 'explain_choice', 'unit_figures', 'fit_units',
-           'powers_of_two', 'k_sweep', 'labelled_subset', 'label_efficiency', 'extremes']
+           'powers_of_two', 'k_sweep', 'labeled_subset', 'label_efficiency', 'extremes']
 
 # %% ../../nbs/4_tasks/03_neurons.ipynb #d033f649
 from collections.abc import Iterator
@@ -139,19 +139,19 @@ def choose_unit(ranking: UnitRanking,
 # %% ../../nbs/4_tasks/03_neurons.ipynb #b64a57ef
 @dataclass(frozen=True)
 class Neuron:
-    "One unit that tells two classes apart; its standardised value is higher for the second, positive one."
+    "One unit that tells two classes apart; its standardized value is higher for the second, positive one."
     unit: int         # its number
     sign: int         # +1: high cell values mean the positive class; -1: low ones do
     mean: float       # cell value of the average training text
     std: float        # standard deviation of the cell value over training texts
-    threshold: float  # in standardised units: above it a text is called positive
+    threshold: float  # in standardized units: above it a text is called positive
 
     def standardize(self, values) -> np.ndarray: # cell values of any shape -> the same shape
         "Cell values in standard deviations from the average text, higher being more positive."
         return self.sign * (np.asarray(values) - self.mean) / self.std
 
     def cell_value(self, dial: float) -> float:
-        "The cell value whose standardised value is `dial`: what to clamp the unit at."
+        "The cell value whose standardized value is `dial`: what to clamp the unit at."
         return self.mean + self.sign * dial * self.std
 
     def margin(self, X) -> np.ndarray: # (N, D) -> (N,)
@@ -195,26 +195,25 @@ class UnitFigures:
 class NeuronChoice:
     "The neuron, and the two units between which the rule decided."
     neuron: Neuron
-    best_alone: UnitFigures # the best AUC
-    heaviest: UnitFigures   # the largest weight
-    n_val: int              # texts that judged
+    best_alone: UnitFigures     # the unit with the best AUC
+    largest_weight: UnitFigures # the unit with the largest weight
+    n_val: int                  # texts that judged
 
     @property
     def agree(self) -> bool:
         "Is the unit with the best AUC also the one with the largest weight?"
-        return self.best_alone.unit == self.heaviest.unit
+        return self.best_alone.unit == self.largest_weight.unit
 
     def sentence(self) -> str:
         "The outcome in words, for reports and cards."
-        best, heaviest = self.best_alone, self.heaviest
-        judged = f"AUC {best.auc:.3f} on {self.n_val:,} validation texts"
-        if self.agree:
-            return f"Unit {best.unit} is both the best alone ({judged}) and the heaviest (weight {best.weight:.2f})."
-        return (f"The two rules disagree: unit {best.unit} is the best alone ({judged}; weight {best.weight:.2f}), "
-                f"unit {heaviest.unit} is the heaviest (weight {heaviest.weight:.2f}; AUC {heaviest.auc:.3f}).")
+        best, other = self.best_alone, self.largest_weight
+        judged = f"the best AUC alone ({best.auc:.3f} on {self.n_val:,} validation texts"
+        if self.agree: return f"Unit {best.unit} has both {judged}) and the largest weight ({best.weight:.2f})."
+        return (f"The two rules disagree: unit {best.unit} has {judged}; weight {best.weight:.2f}), "
+                f"unit {other.unit} the largest weight ({other.weight:.2f}; AUC {other.auc:.3f}).")
 
 # %% ../../nbs/4_tasks/03_neurons.ipynb #bc0b3e27
-def choose_neuron(train: Examples,   # features of full labelled reviews, of two classes
+def choose_neuron(train: Examples,   # features of full labeled reviews, of two classes
                   val: Examples,     # of other full reviews: a thousand or more keep luck out
                   rank: str = "auc", # "weight" takes the other of the two units
                   **settings,        # Cs, solver, tol, device of `fit`
@@ -229,9 +228,9 @@ def explain_choice(ranking: UnitRanking,
                    val: Examples,       # the texts that judged
                    n_units: int | None = None, # as in `choose_unit`
                   ) -> NeuronChoice:
-    "A chosen neuron beside the best and the heaviest unit."
-    best, heaviest = (unit_figures(ranking, choose_unit(ranking, rank, n_units), val) for rank in RANKS)
-    return NeuronChoice(neuron, best, heaviest, len(val.labels))
+    "A chosen neuron beside the units that the two rankings put first."
+    best, largest = (unit_figures(ranking, choose_unit(ranking, rank, n_units), val) for rank in RANKS)
+    return NeuronChoice(neuron, best, largest, len(val.labels))
 
 def unit_figures(ranking: UnitRanking,
                  unit: int,     # its number
@@ -283,7 +282,7 @@ def k_sweep(problem: Problem,
     return rows
 
 # %% ../../nbs/4_tasks/03_neurons.ipynb #49bbf915
-def labelled_subset(labels,   # (N,) one class each
+def labeled_subset(labels,   # (N,) one class each
                     size: int, # examples to take
                     seed: int, # which draw
                    ) -> np.ndarray: # (size,) indices
@@ -308,7 +307,7 @@ def label_efficiency(problem: Problem,
     draws = [(size, seed) for size in sizes if size < n for seed in range(seeds)]
     rows = []
     for size, seed in draws + [(n, 0)]:
-        drawn = np.sort(labelled_subset(train.labels, size, seed))
+        drawn = np.sort(labeled_subset(train.labels, size, seed))
         found = fit_within(train.take_rows(drawn), **settings)
         row = dict(size=size, seed=seed, C=found.C, n_nonzero=n_nonzero(found.classifier))
         rows.append(row | _test_figures(found, problem.test))

@@ -85,7 +85,7 @@ def join_examples(parts: list[Examples] # of the same classes
 # %% ../../nbs/4_tasks/02_regression.ipynb #abc604b7
 @dataclass(frozen=True)
 class Problem:
-    "Labelled features, ready to fit: `train` is fitted, `val` chooses, `test` is only reported on."
+    "Labeled features, ready to fit: `train` is fitted, `val` chooses, `test` is only reported on."
     train: Examples
     val: Examples
     test: Examples

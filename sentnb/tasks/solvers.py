@@ -35,7 +35,7 @@ def objective(A: torch.Tensor, # (N, D) features
               w: torch.Tensor, # (D,) weights
               C: float,        # weight of the data
              ) -> float:
-    "What every solver here minimises: |w| + C * logistic loss."
+    "What every solver here minimizes: |w| + C * logistic loss."
     loss = torch.nn.functional.softplus(-y * (A @ w))     # (N,) nats
     return float(w.abs().sum() + C * loss.sum())
 
@@ -71,7 +71,7 @@ def quadratic_l1(H: np.ndarray, # (k, k) positive definite
                  b: np.ndarray, # (k,)
                  v: np.ndarray, # (k,) where to start
                 ) -> np.ndarray: # (k,) the minimum
-    "Minimise v'Hv/2 - b'v + |v|, by feature-sign search (Lee et al. 2006)."
+    "Minimize v'Hv/2 - b'v + |v|, by feature-sign search (Lee et al. 2006)."
     sign = np.sign(v)                        # 0 where a weight is inactive
     for _ in range(50 * len(b) + 50):
         target = _solve_signed(H, b, sign)

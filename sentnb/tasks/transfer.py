@@ -65,7 +65,7 @@ class TransferResult:
 
     @property
     def neuron_threshold(self) -> float | None:
-        "Above it a text is called positive, in standardised units; None unless there are two classes."
+        "Above it a text is called positive, in standardized units; None unless there are two classes."
         return self.choice and self.choice.neuron.threshold
 
 # %% ../../nbs/4_tasks/04_transfer.ipynb #d0d750d4
@@ -168,9 +168,9 @@ def leading_units(result: TransferResult,
     ranking = result.ranking
     rows = []
     for rank in range(1, min(n, len(ranking.weight)) + 1):
-        heaviest = int(ranking.by_weight[rank - 1])
+        by_weight = int(ranking.by_weight[rank - 1])
         best = int(ranking.by_auc[rank - 1])
-        rows.append(dict(rank=rank, by_weight=heaviest, weight=float(ranking.weight[heaviest]),
-                         its_auc=float(ranking.single_auc[heaviest]), by_auc=best, auc=float(ranking.single_auc[best]),
+        rows.append(dict(rank=rank, by_weight=by_weight, weight=float(ranking.weight[by_weight]),
+                         its_auc=float(ranking.single_auc[by_weight]), by_auc=best, auc=float(ranking.single_auc[best]),
                          accuracy=float(ranking.single_accuracy[best]), its_weight=float(ranking.weight[best])))
     return rows

@@ -150,7 +150,8 @@ def check_hardware(config: PretrainConfig):
         raise SentnbError(f"{problem}: pass -f cpu_small for settings that run here in minutes; "
                           f"-p device cpu -p nproc 1 -p precision fp32 would take {how_long}")
     rows = config.batch_size // config.nproc
-    raise SentnbError(f"{problem}: pass -p nproc {gpus}, which takes {estimate(config)} for the same batch of "
+    takes = f"which takes {estimate(config)} for" if config.data else "for"
+    raise SentnbError(f"{problem}: pass -p nproc {gpus}, {takes} the same batch of "
                       f"{config.batch_size}; if that does not fit in memory, also -p batch_size {rows * gpus}, "
                       f"the recipe's {rows} rows a GPU")
 

@@ -89,6 +89,7 @@ def run_agent(params: str, # checkpoint/params.yaml of a run
 def main():
     "The agent: as long as the ranks, but not longer than the process that started it."
     die_with_parent(signal.SIGTERM, int(os.environ["SENTNB_PARENT"]))
+    os.environ["SENTNB_AGENT"] = str(os.getpid())       # so that a rank knows whom to follow, even if that has ended
     run = Run(os.environ["SENTNB_RUN"])
     try: run_agent(sys.argv[1], run)
     except ChildFailedError as e:
@@ -117,7 +118,7 @@ def _environment(config: PretrainConfig, run: Run) -> dict:
     threads = os.environ.get("OMP_NUM_THREADS") or str(share)
     return os.environ | dict(OMP_NUM_THREADS=threads, PYTHONUNBUFFERED="1",
                              SENTNB_RUN=str(run.folder.resolve()), SENTNB_PARENT=str(os.getpid()),
-                             SENTNB_BEGAN=str(time.time()))   # the time limit counts from here
+                             SENTNB_BEGAN=str(time.monotonic()))   # the time limit counts from here
 
 # %% ../../nbs/3_training/05_launch.ipynb #c0bee7de
 def stop(process: subprocess.Popen,

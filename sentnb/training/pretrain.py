@@ -80,7 +80,7 @@ def train_as_file_says(path: str) -> PretrainResult: # a YAML file
     "Train with the settings of a parameter file. Raises `SentnbError` when it asks for processes that are not there."
     config = from_dict(PretrainConfig, read_yaml(path))
     launched = "RANK" in os.environ
-    if launched: die_with_parent()
+    if launched: die_with_parent(parent=int(os.environ.get("SENTNB_AGENT", os.getppid())))
     if config.nproc > 1 and not launched:
         raise SentnbError(f"{path} asks for {config.nproc} processes: start them with python -m torch.distributed.run "
                           f"--nproc-per-node {config.nproc} -m sentnb.training.pretrain {path}, or pass nproc: 1")

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from ..core import SentnbError
-from .plots import BLUE, DARK, GREY, STYLES, Picture, legend_above, level
+from .plots import BLUE, DARK, GRAY, STYLES, Picture, legend_above, level
 
 # %% ../../nbs/5_viz/10_neuron_plots.ipynb #f7230a9c
 def roc(values: Mapping[str, np.ndarray], # name -> (N,), higher is more positive: log-odds, or a unit times its sign
@@ -30,7 +30,7 @@ def roc(values: Mapping[str, np.ndarray], # name -> (N,), higher is more positiv
         negatives, positives, _ = roc_curve(labels, value)
         said.append(f"{name} {roc_auc_score(labels, value):.3f}")
         ax.plot(100 * negatives, 100 * positives, **style | dict(marker=None), label=f"{said[-1]} area")
-    ax.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=":")   # a coin
+    ax.plot([0, 100], [0, 100], color=GRAY, linewidth=1, linestyle=":")   # a coin
     ax.set(xlabel="negative texts called positive (%)", xlim=(-1, 101),
            ylabel="positive texts found (%)", ylim=(-1, 101))
     ax.legend(loc="lower right", frameon=False)
@@ -76,7 +76,7 @@ def _means_in_words(name: str, rows: pd.DataFrame) -> str:
 def label_efficiency_plot(curves: Mapping[str, list[dict]], # name of a model -> rows of `label_efficiency`
                           levels: Mapping[str, float] = {}, # named accuracies between 0 and 1
                          ) -> Picture:
-    "Test accuracy against the number of labelled training texts."
+    "Test accuracy against the number of labeled training texts."
     picture = Picture()
     ax = picture.axes
     said = []
@@ -87,7 +87,7 @@ def label_efficiency_plot(curves: Mapping[str, list[dict]], # name of a model ->
     _accuracy_levels(ax, levels)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
-    ax.set(xlabel="labelled training texts", ylabel="test accuracy (%)")
+    ax.set(xlabel="labeled training texts", ylabel="test accuracy (%)")
     legend_above(ax)
     picture.alt = "Mean test accuracy (%) by number of labels. " + "; ".join(said)
     return picture

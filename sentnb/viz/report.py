@@ -25,7 +25,7 @@ from .heatmap import SCRIPT
 from .tables import clean_html
 
 # %% ../../nbs/5_viz/11_report.ipynb #bfae0031
-def last_drawn(text: str, # what a program printed, carriage returns and terminal colours included
+def last_drawn(text: str, # what a program printed, carriage returns and terminal colors included
               ) -> str:   # what is left on the screen
     "Drop what was overwritten: of each line only the part after the last carriage return stays."
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.replace("\r\n", "\n"))
@@ -37,7 +37,7 @@ def without_bars(text: str) -> str:
 
 # %% ../../nbs/5_viz/11_report.ipynb #fe220d9d
 def _joined(outputs):
-    "Neighbouring outputs of the same stream as one output."
+    "Neighboring outputs of the same stream as one output."
     whole = []
     for output in outputs:
         continues = whole and output.output_type == "stream" and whole[-1].get("name") == output.name
@@ -213,7 +213,7 @@ def _weight(output) -> int:
 
 def shrink(notebook: nbformat.NotebookNode, # already tidied; changed in place
           ) -> int:                         # bytes that were left out
-    "Replace the heaviest output by a note. Raises `SentnbError` when no output is heavy."
+    "Replace the largest output by a note. Raises `SentnbError` when no output is large."
     weights = {(n, i): _weight(output)
                for n, cell in enumerate(notebook.cells)
                for i, output in enumerate(cell.get("outputs", []))}
