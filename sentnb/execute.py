@@ -219,17 +219,13 @@ def run_notebook(name: str,                   # "quickstart", or a path
     "Execute a notebook into a run folder. Raises `SentnbError` for bad parameters or a notebook that did not finish."
     notebook = find_notebook(name)
     known = declared(notebook)
-    place = {}
-    if resume is None: place = dict(name=run_name)
-    else:
-        begun = _begun(resume, notebook.stem)
-        place = dict(name=begun.name, root=begun.folder.parent.parent, resume=True)
-        params = begun.params() | dict(params)
-    given = check(params, known)
+    begun = _begun(resume, notebook.stem) if resume is not None else None
+    given = check((begun.params() if begun else {}) | dict(params), known)
     defaults = {p.name: p.default for p in known.values()}
     with interrupts_held():
         for module in HEAVY: importlib.import_module(module)
-    if resume is not None: _check_kept(begun, given)
+    if begun: _check_kept(begun, given)
+    place = dict(name=begun.name, root=begun.folder.parent.parent, resume=True) if begun else dict(name=run_name)
     run = Run.create(notebook.stem, defaults | given, **place)
     return _run_in(run, notebook, given)
 
