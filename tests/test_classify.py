@@ -120,6 +120,19 @@ def test_a_pipe_keeps_order_and_reports_bad_rows(model):
     assert "700 rows, 2 of them" in done.stderr.decode()
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
+def test_half_characters_in_other_columns_end_nothing(output, model, tmp_path):
+    "Nor in names of columns; in the text they cost that row its label."
+    source = tmp_path / "in.jsonl"
+    rows = [{"text": "poor", "id": "\ud800", "\udc81": 1}, {"text": "poor \ud83d", "id": 2, "\udc81": 2}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = sentnb(model, source, "--output", tmp_path / output)
+    assert done.returncode == 0 and "2 rows, 1 of them without a label" in done.stderr.decode(), done.stderr.decode()
+    written = (tmp_path / output).read_bytes()
+    assert written.count(b"\n") == 2 + (output == "out.csv") and b"bytes that are not UTF-8" in written
+    written.decode()
+
+
 def test_a_live_pipe_is_answered_before_it_ends(model):
     command = [*COMMAND, "-", "--model", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=ONE_THREAD) as running:

@@ -20,14 +20,16 @@ from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import declared, find_notebook, parameter_file
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.runs import Run
+from sentnb.studies.attack import Page, what_is_live
 from sentnb.studies.quickstart import GIVEN, QuickstartConfig, cleaned, quickstart_texts
 from sentnb.tasks.classify import load_classifier, save_classifier
 from sentnb.tasks.neurons import Neuron, choose_neuron
 from sentnb.tasks.regression import LinearClassifier, make_examples
 
-SENTENCE = "A café so \"fine\" (they said): <b>dull</b>!"
+SENTENCE = "A café so \"fine\" (they said): <b>dull</b>! <script>alert(1)</script><img src=x onerror=alert(1)>"
 SMALL = "mLSTM of 16 units, trained here"
-OTHER = "other_model, 12 units"
+FOLDER = "other <img src=x onerror=alert(2)> & model"
+OTHER = f"{FOLDER}, 12 units"
 NEURON = Neuron(unit=3, sign=-1, mean=.01, std=.02, threshold=.1)
 
 
@@ -50,8 +52,8 @@ def quickstart(tmp_path_factory):
     torch.manual_seed(0)
     lm = LanguageModel(LMConfig(hidden_size=12, embedding_size=4), CharTokenizer())
     classifier = LinearClassifier(np.eye(12)[[3]], np.zeros(1), [0, 1], False)
-    save_classifier(home / "other_model", lm, classifier, NEURON)
-    parameters = ("-f", "tiny", "-p", "sentence", SENTENCE, "-p", "checkpoint", "other_model")
+    save_classifier(home / FOLDER, lm, classifier, NEURON)
+    parameters = ("-f", "tiny", "-p", "sentence", SENTENCE, "-p", "checkpoint", FOLDER)
     arguments = command("run", "quickstart", *parameters, "--name", "tiny")
     process = subprocess.Popen(arguments, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env=ENVIRONMENT)
@@ -140,6 +142,20 @@ def test_the_report_shows_the_readers_sentence_and_needs_no_network(quickstart):
     shown = texts_of_heat_maps(page)
     assert len(shown) >= 6 and shown.count(SENTENCE) == 2      # read by each model
     assert not set(GIVEN) & set(shown)
+
+
+def test_foreign_names_and_texts_are_shown_as_text(quickstart):
+    "The reader's sentence and the name of the model's folder, in the report and in the notebook's own outputs."
+    run, _, early = quickstart
+    for page in (early[0], (run.folder / "report.html").read_text(encoding="utf-8")):
+        assert what_is_live(page) == ""
+        visible = Page(page).text
+        assert FOLDER in visible and "<img src=x onerror=alert(1)>" in visible
+    outputs = [o for cell in nbformat.read(run.folder / "notebook.ipynb", 4).cells for o in cell.get("outputs", [])]
+    shown = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    assert shown and "<img src=x" not in shown and "<script>alert" not in shown
+    prose = "".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+    assert "<script>alert" not in prose and "<img src=x" not in prose
 
 
 def test_the_summary_says_what_was_found(quickstart):

@@ -137,6 +137,13 @@ def test_what_a_quote_swallowed_is_counted(tmp_path, rest):
     assert len(list(reader)) >= 3000 and reader.n_bad == 1
 
 
+def test_never_more_is_swallowed_than_there_was(tmp_path):
+    "Bytes that are no text are kept as escapes, which are longer: a share of 100% allows them all the same."
+    (tmp_path / "a.csv").write_bytes(b'n,text\n"' + b"\xff\n" * 50)
+    reader = read_documents(tmp_path / "a.csv", max_bad_share=1)
+    assert list(reader) == [] and reader.n_bad == 1
+
+
 def test_names_of_columns_are_suggested(tmp_path):
     (tmp_path / "a.csv").write_text("label,sentence\n1,good\n")
     says = r"no field 'sentense' \(did you mean 'sentence'\?\): it has label, sentence"

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from sentnb.core import SentnbError, write_yaml
 from sentnb.data.token_files import example_corpus
 from sentnb.training.launch import launch
 from sentnb.training.pretrain import pretrain
-from training_tools import (child_env, new_run, processes_of, same_curves, same_weights, settings,
+from training_tools import (child_env, environment_of, new_run, processes_of, same_curves, same_weights, settings,
                             wait_for)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
@@ -34,24 +36,55 @@ def endless(corpus, **changes):
     return settings(corpus, **usual | changes)
 
 
-def kill_rank_when(run, rank, step):
-    "Kill a rank once the run has logged `step`."
-    def wait_and_kill():
-        wait_for(lambda: run.status.get("step", 0) >= step and rank in processes_of(run), what=f"step {step}")
-        os.kill(processes_of(run)[rank], signal.SIGKILL)
-    thread = threading.Thread(target=wait_and_kill)
+@contextmanager
+def signal_to_rank(run, rank, step, sig=signal.SIGKILL):
+    """Send a rank a signal once the run has logged `step`, while the block launches it. Where that cannot be done, the
+    launch is ended, since it would never end by itself, and the reason is raised."""
+    failed = []
+    ended = threading.Event()
+
+    def is_there(): return ended.is_set() or run.status.get("step", 0) >= step and processes_of(run)
+
+    def wait_and_send():
+        try:
+            wait_for(is_there, 120, f"step {step}")
+            if ended.is_set(): return
+            if rank not in (found := processes_of(run)): raise ProcessLookupError(f"no rank {rank} among {list(found)}")
+            os.kill(found[rank], sig)
+        except BaseException as e:
+            failed.append(e)
+            end_launch(run)
+    thread = threading.Thread(target=wait_and_send)
     thread.start()
-    return thread
+    try: yield
+    finally:
+        ended.set()
+        thread.join()
+        if failed: raise failed[0]
+
+
+def end_launch(run):
+    "Kill the agent of a run that this process started; its ranks go with it."
+    folder = str(run.folder.resolve())
+    for child in psutil.Process().children():
+        if environment_of(child.pid).get("SENTNB_RUN") == folder: child.kill()
+
+
+def test_a_launch_that_cannot_be_disturbed_ends(corpus, tmp_path):
+    "A signal to a rank that does not exist: the test that wanted it fails, and does not wait forever."
+    config = endless(corpus, nproc=1)
+    run = new_run(tmp_path, "undisturbed", config)
+    with pytest.raises(ProcessLookupError, match="no rank 7"):
+        with signal_to_rank(run, 7, 2), pytest.raises(SentnbError): launch(config, run)
+    wait_for(lambda: not processes_of(run), 45, "all processes to end")
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_killed_rank_is_named(corpus, tmp_path, rank):
     config = endless(corpus)
     run = new_run(tmp_path, "killed", config)
-    thread = kill_rank_when(run, rank, 6)
     named = rf"rank {rank} was killed by signal 9 \(SIGKILL\); the end of its log"
-    with pytest.raises(SentnbError, match=named): launch(config, run)
-    thread.join()
+    with signal_to_rank(run, rank, 6), pytest.raises(SentnbError, match=named): launch(config, run)
     assert run.state == "failed" and f"rank {rank}" in run.status["message"] and not processes_of(run)
     logs = sorted(p.relative_to(run.log_folder).as_posix() for p in run.log_folder.rglob("*.log"))
     assert logs == ["ranks/0/0.stderr.log", "ranks/0/0.stdout.log", "ranks/0/1.stderr.log", "ranks/0/1.stdout.log",
@@ -118,9 +151,7 @@ def test_restart_goes_on(corpus, tmp_path):
     config = endless(corpus, steps=60, max_restarts=1)
     straight, broken = (new_run(tmp_path, name, config) for name in ("straight", "broken"))
     launch(config, straight)
-    thread = kill_rank_when(broken, 1, 20)
-    assert launch(config, broken).step == 60
-    thread.join()
+    with signal_to_rank(broken, 1, 20): assert launch(config, broken).step == 60
     assert same_weights(straight, broken, 60) and same_curves(straight, broken)
     assert sorted(p.name for p in (broken.log_folder / "ranks").iterdir()) == ["0", "1"]
 
@@ -169,6 +200,20 @@ def test_nobody_starts_without_a_parent(corpus, tmp_path):
     assert not (run.log_folder / "ranks").exists() and not processes_of(run)
 
 
+def test_no_rank_starts_without_its_agent(corpus, tmp_path):
+    "The agent is killed while a rank still imports torch: the rank ends before it has done anything."
+    config = endless(corpus, nproc=1)
+    run = new_run(tmp_path, "orphan", config)
+    params = write_yaml(run.checkpoint_folder / "params.yaml", dataclasses.asdict(config))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    env = child_env(SENTNB_RUN=str(run.folder.resolve()), SENTNB_AGENT=str(gone.pid), RANK="0", WORLD_SIZE="1")
+    rank = subprocess.Popen([sys.executable, "-m", "sentnb.training.pretrain", str(params)], env=env)
+    try: assert rank.wait(120) == -signal.SIGKILL
+    finally: rank.kill()
+    assert run.status["step"] == 0 and not list(run.checkpoint_folder.glob("step-*"))
+
+
 @pytest.mark.slow
 def test_time_limit_of_a_launch(corpus, tmp_path, capsys):
     "It counts from the launch, and the run can be taken up. The bar shows loss and bits."
@@ -189,14 +234,7 @@ def test_a_signal_stops_a_launch(corpus, tmp_path):
     "A scheduler ends the ranks: the run is stopped, says by what, and goes on when it is launched again."
     config = endless(corpus, steps=4000, nproc=1)
     run = new_run(tmp_path, "signaled", config)
-
-    def end_rank():
-        wait_for(lambda: run.status.get("step", 0) >= 4 and processes_of(run), what="a training to end")
-        os.kill(processes_of(run)[0], signal.SIGTERM)
-    thread = threading.Thread(target=end_rank)
-    thread.start()
-    result = launch(config, run)
-    thread.join()
+    with signal_to_rank(run, 0, 4, signal.SIGTERM): result = launch(config, run)
     assert run.state == "stopped" and "SIGTERM" in run.status["message"] and result.loss is None
     more = dataclasses.replace(config, steps=result.step + 4)
     assert launch(more, run).step == result.step + 4

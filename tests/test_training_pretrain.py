@@ -71,6 +71,21 @@ def test_other_settings_are_refused(corpus, tmp_path):
     with pytest.raises(SentnbError, match="batch_size was 8"): Trainer(fewer_rows, run, World())
 
 
+@pytest.mark.parametrize("name, value", [("batch_size", 10**23), ("seq_len", 10**23), ("docs_per_shard", 10**23),
+                                         ("nproc", 10**9), ("hidden_size", 10**9), ("n_layers", 10**9)])
+def test_settings_without_end_are_refused(corpus, tmp_path, name, value):
+    "Before anything of that size is made, and the sentence names the setting."
+    config = settings(corpus, **{"steps": 1, name: value})
+    with pytest.raises(SentnbError, match=f"{name} can be .* at most"):
+        pretrain(config, new_run(tmp_path, "huge", config))
+
+
+def test_a_batch_without_end_is_refused(corpus, tmp_path):
+    config = settings(corpus, steps=1, batch_size=2**20, seq_len=2**20)
+    run = new_run(tmp_path, "huge", config)
+    with pytest.raises(SentnbError, match="batch_size times seq_len"): pretrain(config, run)
+
+
 def test_stopped_in_time_and_taken_up(corpus, tmp_path):
     "A run that its time limit stopped goes on where it was, and a run with more steps goes on where it ended."
     config = settings(corpus, steps=400, eval_every=0, save_every=0, schedule="constant")
