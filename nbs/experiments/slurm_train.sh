@@ -23,6 +23,8 @@ params=${1:?usage: sbatch slurm_train.sh PARAMS.yaml}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 gpus=${SLURM_GPUS_ON_NODE:-8}
 export OMP_NUM_THREADS=$(( ${SLURM_CPUS_PER_TASK:-8} / gpus ))
+# without this, a node that was replaced cannot join those that live on (nbs/6_studies/26_nodes.ipynb)
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 # max-restarts: how often all processes start again, from the last checkpoint, after one has died
 # join_timeout: seconds that a node may be late
