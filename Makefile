@@ -2,7 +2,8 @@
 #   make quickstart                       train a small model, find its neurons, write a report (about 6 minutes)
 #   make quickstart SENTENCE="I love it"  the same, and colours your sentence
 #   make test                             every library notebook, then pytest, which runs ruff, too
-#   make lab                              JupyterLab with the quickstart opened
+#   make lab                              JupyterLab in the checkout, with the quickstart opened
+#   make docs                             all pages as a site in _docs/site, which needs no server
 #   make readme / make results            rebuild README.md / RESULTS.md from notebooks and run folders
 #   make bench                            the slow tests (a 2 GB corpus, many kills)
 
@@ -14,7 +15,7 @@ READY  := $(VENV)/.ready
 export SENTNB_SENTENCE := $(value SENTENCE)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: quickstart test lab readme results bench setup export
+.PHONY: quickstart test lab docs readme results bench setup export
 
 quickstart: $(READY)
 	@if [ -n "$$SENTNB_SENTENCE" ]; then $(BIN)/sentnb run quickstart -p sentence "$$SENTNB_SENTENCE"; else $(BIN)/sentnb run quickstart; fi
@@ -29,7 +30,15 @@ bench: $(READY)
 
 lab: $(READY)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (sentnb)"
-	$(BIN)/jupyter lab nbs/experiments/quickstart.ipynb
+	@mkdir -p $(VENV)/share/jupyter/lab/settings && cp .jupyter/overrides.json $(VENV)/share/jupyter/lab/settings/
+	$(BIN)/jupyter lab --config=.jupyter/jupyter_lab_config.py
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sentnb.studies.site
+
+$(VENV)/.docs: requirements-docs.txt $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
 
 readme: $(READY)
 	$(BIN)/python -m sentnb.studies.pages readme && $(BIN)/nbdev_clean --fname nbs/index.ipynb
