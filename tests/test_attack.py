@@ -29,7 +29,7 @@ from sentnb.tasks.features import features, features_folder, prune_cache
 from sentnb.tasks.tables import ROW_LINES, JsonRows, TableRows, parse_chunks, replaced_at_end
 from sentnb.training.launch import launch
 from sentnb.training.trainer import TimeLimit
-from training_tools import make_corpus, new_run, settings, wait_for
+from training_tools import new_run, settings, wait_for
 
 ROOT = Path(__file__).parents[1]
 SENTNB = [sys.executable, "-m", "sentnb"]
@@ -252,7 +252,7 @@ def test_what_is_no_folder_for_a_run(tmp_path):
 def test_a_checkout_with_spaces_and_umlauts(tmp_path):
     "Two processes of training find their files."
     place = tmp_path / "Größe  mit 'Leerzeichen' ü"
-    corpus = make_corpus(place / "corpus ö", 60)
+    corpus = example_corpus(place / "corpus ö", 60)
     config = settings(corpus, steps=4, nproc=2, eval_every=0, save_every=0)
     made = new_run(place, "ä ß", config)
     assert launch(config, made).step == 4 and made.state == "finished"
