@@ -7,7 +7,8 @@ __all__ = ['DIALS', 'COMMANDS', 'HEAVY', 'run_command', 'print_outcome', 'print_
            'notebooks_command', 'prepare_command', 'parameters_of', 'classify_command', 'generate_command',
            'ListingHelp', 'list_parameters', 'list_settings', 'add_run', 'add_parameters', 'add_runs', 'add_notebooks',
            'add_prepare', 'add_classify', 'add_table_options', 'add_generate', 'offer_completions', 'known_notebooks',
-           'known_parameters', 'known_runs', 'train_command', 'add_train', 'build_parser', 'main', 'call']
+           'known_parameters', 'known_runs', 'train_command', 'add_train', 'finetune_command', 'add_finetune',
+           'build_parser', 'main', 'call']
 
 # %% ../nbs/03_cli.ipynb #f8004cb7
 import argparse, dataclasses, importlib, os, sys
@@ -57,7 +58,7 @@ def runs_command(args: argparse.Namespace):
 
 def duration(seconds: float | None) -> str:
     "The time that a run took, in the unit that one would use."
-    if seconds is None or seconds != seconds: return ""
+    if seconds is None or not seconds >= 0: return ""       # not known, or the clock was set back meanwhile
     if seconds < 60: return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     hours, rest = divmod(minutes, 60)
@@ -109,7 +110,7 @@ def _split_row(split: str, facts: dict) -> dict:
 def classify_command(args: argparse.Namespace):
     "Classify the texts of a file or of standard input."
     from sentnb.tasks.tables import classify_table
-    options = ("text_key", "format", "encoding", "separator", "to_format", "prefix", "max_chars", "device")
+    options = ("text_key", "format", "encoding", "separator", "to_format", "prefix", "max_chars", "device", "neuron")
     settings = {name: getattr(args, name) for name in options}
     counts = classify_table(args.file, args.output, args.model, **settings)
     bad = f", {counts.n_bad:,} of them without a label (first: {counts.first_bad})" if counts.n_bad else ""
@@ -229,6 +230,7 @@ def add_classify(commands):
     command.add_argument("--text-key", default="text", help="column that holds the text (default: text)")
     command.add_argument("--prefix", default="sentnb_", help="of the columns that are added (default: sentnb_)")
     command.add_argument("--max-chars", type=int, default=100_000, help="longer texts get no label (default: 100000)")
+    command.add_argument("--neuron", action="store_true", help="add the neuron's value, where it takes a second reading")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add_table_options(command)
     command.set_defaults(call=classify_command)
@@ -306,8 +308,31 @@ def add_train(commands):
     command.add_argument("-p", dest="parameter", help="set another parameter of the notebook; may be repeated", **pair)
     command.set_defaults(call=train_command)
 
+# %% ../nbs/03_cli.ipynb #23d3c289
+def finetune_command(args: argparse.Namespace):
+    "Finetune on a table and print how good the classifier is, where it is and what to do next."
+    from sentnb import execute
+    if not os.path.isfile(args.data): raise SentnbError(f"there is no file {args.data!r}")
+    params = dict(data=args.data, text=args.text, label=args.label)
+    known = execute.declared(execute.find_notebook("finetune"))
+    for name, text in args.parameter: params[name] = execute.from_text(name, text, known)
+    run = execute.run_notebook("finetune", params, args.name)
+    print_outcome(run, "finetune")
+    print(f"to use it: sentnb classify FILE --model runs/{run.experiment}/{run.name}/classifier")
+
+def add_finetune(commands):
+    "The options of `sentnb finetune`."
+    command = commands.add_parser("finetune", help="make a classifier from a table of texts and labels")
+    command.add_argument("data", metavar="FILE", help="csv, tsv, json, parquet or xlsx; compressed or not")
+    command.add_argument("--text", default="text", help="column with the texts (default: text)")
+    command.add_argument("--label", default="label", help="column with the labels (default: label)")
+    command.add_argument("--name", help="name of the run (default: the UTC time)")
+    pair = dict(nargs=2, metavar=("NAME", "VALUE"), action="append", default=[])
+    command.add_argument("-p", dest="parameter", help="set another parameter of the notebook; may be repeated", **pair)
+    command.set_defaults(call=finetune_command)
+
 # %% ../nbs/03_cli.ipynb #e05a5547
-COMMANDS = (add_run, add_runs, add_notebooks, add_prepare, add_classify, add_generate, add_train)
+COMMANDS = (add_run, add_runs, add_notebooks, add_prepare, add_classify, add_generate, add_train, add_finetune)
 HEAVY = dict(runs=("pandas",), prepare=("sentnb.data.preparing",), classify=("sentnb.tasks.classify",),
              generate=("sentnb.tasks.classify",))     # a run imports what it needs when its parameters are checked
 

@@ -219,14 +219,13 @@ def run_notebook(name: str,                   # "quickstart", or a path
     "Execute a notebook into a run folder. Raises `SentnbError` for bad parameters or a notebook that did not finish."
     notebook = find_notebook(name)
     known = declared(notebook)
-    begun = _begun(resume, notebook.stem) if resume is not None else None
-    given = check((begun.params() if begun else {}) | dict(params), known)
+    begun = None if resume is None else _begun(resume, notebook.stem)
+    before = begun.params() if begun else {}
+    given = check(before | dict(params), known)
     defaults = {p.name: p.default for p in known.values()}
     with interrupts_held():
         for module in HEAVY: importlib.import_module(module)
-    if begun: _check_kept(begun, given)
-    place = dict(name=begun.name, root=begun.folder.parent.parent, resume=True) if begun else dict(name=run_name)
-    run = Run.create(notebook.stem, defaults | given, **place)
+    run = Run.create(notebook.stem, defaults | given, **_place(begun, given, run_name))
     return _run_in(run, notebook, given)
 
 def _begun(resume: str, experiment: str) -> Run:
@@ -234,6 +233,12 @@ def _begun(resume: str, experiment: str) -> Run:
     run = find_run(resume, experiment)
     if run.experiment == experiment: return run
     raise SentnbError(f"{resume} is a run of {run.experiment}, not of {experiment}")
+
+def _place(begun: Run | None, params: Mapping, name: str | None) -> dict: # arguments of `Run.create`
+    "A new folder, or that of the run to go on with. Raises `SentnbError` as `_check_kept` does."
+    if begun is None: return dict(name=name)
+    _check_kept(begun, params)
+    return dict(name=begun.name, root=begun.folder.parent.parent, resume=True)
 
 def _check_kept(run: Run, params: Mapping):
     "Raises `SentnbError` when a run that has trained would get another model or another text."

@@ -183,7 +183,7 @@ def _stored(self: Run) -> dict:
 def _silence(self: Run, life: int) -> float:
     "Seconds since the last sign of life: an update, or the touch of a lease."
     files = [self.folder / "status.json", self._lease(life)]
-    return time.time() - max(map(_touched, files))
+    return abs(time.time() - max(map(_touched, files)))      # a time to come: a clock was set back since then
 
 def _touched(file: Path) -> float:
     "When a file was written or touched; 0 where there is none."
@@ -231,6 +231,7 @@ def _hold(lease: Path):
 def _claim(self: Run):
     "Become the owner. Raises `SentnbError` when another process is, or became it first."
     life = self._stored().get("life", 0) + 1
+    if self._beats_ahead(life - 1): raise self._busy(life - 1)
     while not self._create_lease(life): life += 1              # the one before died before it wrote a word
     lease = self._lease(life)
     if self._stored().get("life", 0) >= life:                  # somebody else came, worked and went meanwhile
@@ -238,6 +239,15 @@ def _claim(self: Run):
         raise self._busy(life)
     self.life, self.owner = life, process_id()
     _hold(lease.absolute())
+
+@patch
+def _beats_ahead(self: Run, life: int) -> bool:
+    "Does an owner on another host live, whose clock is so far ahead of ours that only waiting can tell?"
+    before = _touched(self._lease(life))
+    is_far = self._holder(life).get("host", host_id()) != host_id()
+    if not is_far or before < time.time() + LEASE: return False
+    time.sleep(2 * HEARTBEAT)
+    return _touched(self._lease(life)) not in (before, 0.)
 
 @patch
 def _create_lease(self: Run, life: int) -> bool: # False: it is there, and its owner is dead
@@ -495,8 +505,13 @@ def list_runs(root: str | Path | None = None,  # default: `runs_root()`
     table = pd.DataFrame([_row(Run(file.parent)) for file in files], columns=COLUMNS)
     return table.sort_values("updated", ignore_index=True)
 
+def _as_text(name: str) -> str:
+    "A file's name as text, whatever bytes it is made of and whatever the locale makes of them."
+    return os.fsencode(name).decode(errors="replace")
+
 def _row(run: Run) -> dict:
-    row = dict(experiment=run.experiment, name=run.name, folder=f"runs/{run.experiment}/{run.name}")
+    row = dict(experiment=_as_text(run.experiment), name=_as_text(run.name))
+    row["folder"] = f"runs/{row['experiment']}/{row['name']}"
     try: return run.status | row | dict(seconds=run.seconds)
     except SentnbError as e: return row | dict(state="damaged", updated="", message=str(e))
 

@@ -19,6 +19,7 @@ import pytest
 
 from sentnb.cli import duration, main
 from sentnb.core import SentnbError, from_dict, make_folder
+from sentnb.data.token_files import example_corpus
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import copy_notebooks, declared
 from sentnb.models.lm import LanguageModel, LMConfig

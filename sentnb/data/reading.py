@@ -508,7 +508,7 @@ def count_block(block: Block,
         lines=block.data.count(b"\n"),
         bytes=len(block.data),
         swallowed_lines=sum(content.count("\n") for content in swallowed),
-        swallowed_bytes=sum(map(len, swallowed)))
+        swallowed_bytes=min(len(block.data), sum(len(content.encode()) for content in swallowed)))
 
 def check_share(counts: Mapping[str, int], # of `count_block`, added up
                 first: Bad | None,         # broken record

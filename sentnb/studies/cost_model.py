@@ -47,7 +47,7 @@ class Work:
 # %% ../../nbs/6_studies/20_cost_model.ipynb #3c38cc30
 @dataclass(frozen=True)
 class Link:
-    "What connects two neighbours in a ring."
+    "What connects two neighbors in a ring."
     bandwidth: float      # bytes a second, in one direction
     latency: float = 5e-6 # seconds of a message
 
@@ -187,12 +187,7 @@ def scaling_plot(points: pd.DataFrame, # of `model_speed_ups`
     ax = picture.axes
     said = []
     for (name, rows), style in zip(points.groupby("setup", sort=False), STYLES):
-        look = dict(color=style["color"], markersize=5)
-        per_gpu = rows[["published", "modelled"]].div(rows.gpus / 100, axis=0)
-        ax.plot(rows.gpus, per_gpu.published, marker=style["marker"], linestyle="", **look)
-        ax.plot(rows.gpus, per_gpu.modelled, linestyle=style["linestyle"], label=name, **look)
-        last = rows.iloc[-1]
-        said.append(f"{name}: published {last.published:g}, modelled {last.modelled:.1f}")
+        said.append(_draw_setup(ax, name, rows, style))
     ax.set(xscale="log", ylim=(60, 102))
     ax.set(xlabel="GPUs (V100, 8 a node)", ylabel="speed-up per GPU (%)\n(marks: published)")
     ax.set_xticks(PUBLISHED_GPUS, [str(n) for n in PUBLISHED_GPUS])
@@ -200,6 +195,15 @@ def scaling_plot(points: pd.DataFrame, # of `model_speed_ups`
     legend_above(ax, 2)
     picture.alt = f"Speed-up per GPU; speed-up at {PUBLISHED_GPUS[-1]} GPUs: {'; '.join(said)}"
     return picture
+
+def _draw_setup(ax, name: str, rows: pd.DataFrame, style: dict) -> str: # its last point in words
+    "The points and the curve of one set-up."
+    look = dict(color=style["color"], markersize=5)
+    per_gpu = rows[["published", "modelled"]].div(rows.gpus / 100, axis=0)
+    ax.plot(rows.gpus, per_gpu.published, marker=style["marker"], linestyle="", **look)
+    ax.plot(rows.gpus, per_gpu.modelled, linestyle=style["linestyle"], label=name, **look)
+    last = rows.iloc[-1]
+    return f"{name}: published {last.published:g}, modelled {last.modelled:.1f}"
 
 # %% ../../nbs/6_studies/20_cost_model.ipynb #505134b7
 CORPUS_CHARACTERS = 73_000 * 2048 * 256   # 38.3 G: what the published run read in one epoch

@@ -128,28 +128,27 @@ def allreduce_seconds(sizes: Sequence[int], # bytes, multiples of 4
 # %% ../../nbs/6_studies/27_exchange.ipynb #3af62858
 SIZES = (2**12, 2**16, 2**20, 2**22, 2**24)   # bytes
 
-def _trainer(plan: PretrainConfig, folder: Path, wrap: Callable, world: World) -> Trainer:
-    "The trainer of one way to exchange, with folders of its own."
-    trainer = Trainer(plan, Run(folder / f"rank-{world.rank}"), World(world.rank, world.size))
-    own = folder / "shared"
-    own.mkdir(parents=True, exist_ok=True)
-    trainer.module = wrap(trainer.lm, world, own) if world.size > 1 else trainer.lm
-    return trainer
-
 def measure_here(folder: Path,         # with plan.yaml; new for each measurement
                  plan: PretrainConfig,
                 ) -> dict:             # on rank 0
     "What each process of a group does."
     torch.set_num_threads(1)
     world = join_world("cpu", plan.timeout_seconds)
-    names = list(WAYS) if world.size > 1 else list(WAYS)[:1]
-    trainers = {name: _trainer(plan, folder / name, WAYS[name], world) for name in names}
+    ways = WAYS if world.size > 1 else {"alone": _alone}
+    trainers = {name: _trainer(plan, world, folder / f"way-{i}", wrap) for i, (name, wrap) in enumerate(ways.items())}
     steps = median_step_seconds(trainers)
     exchanged = allreduce_seconds(SIZES) if world.size > 1 else []
     lm = next(iter(trainers.values())).lm
     n_bytes = 4 * sum(p.numel() for p in lm.parameters())
     leave_world()
     return dict(step_seconds=steps, allreduce_seconds=exchanged, gradient_bytes=n_bytes)
+
+def _trainer(plan: PretrainConfig, world: World, folder: Path, wrap: Callable) -> Trainer:
+    "A trainer whose processes exchange their gradients in one of the ways."
+    folder.mkdir(exist_ok=True)      # for what they share
+    trainer = Trainer(plan, Run(folder / str(world.rank)), world)
+    trainer.module = wrap(trainer.lm, world, folder)
+    return trainer
 
 def main():
     "A process of a group: what it finds goes to found.json."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['texts_hash', 'feature_key', 'is_out_of_memory', 'retry_with_smaller_batches', 'feature_chunks', 'collect',
-           'write_features', 'features_folder', 'prune_cache', 'load_features', 'features']
+           'write_features', 'features_folder', 'can_keep', 'prune_cache', 'load_features', 'features']
 
 # %% ../../nbs/4_tasks/01_features.ipynb #38a69d9f
 import hashlib
@@ -12,11 +12,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from ..core import SentnbError, disk_full
+from ..core import SentnbError, disk_full, make_folder, writing
 from ..core import progress as progress_bar
 from ..data.datasets import cache_folder
 
@@ -105,8 +106,8 @@ def write_features(path: Path,       # where the finished file goes
                    n: int,           # rows in all
                   ):
     "Write features into one .npy file, atomically. Raises `SentnbError` when the disk is full."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished.")
+    make_folder(path.parent)
+    with writing(path): handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished.")
     os.close(handle)
     try:
         collect(chunks, n, unfinished).flush()
@@ -122,15 +123,22 @@ def features_folder(cache: str | Path | None = "auto" # a folder, "auto" for the
     if cache is None: return None
     return cache_folder() / "features" if cache == "auto" else Path(cache)
 
+def can_keep(folder: Path) -> bool:
+    "Can files be written to a cache? Where the home folder is read-only, all works, but nothing is kept."
+    try: return os.access(make_folder(folder), os.W_OK)
+    except SentnbError: return False
+
 def prune_cache(folder: Path,         # of stored features
                 limit: float = 10e9,  # bytes to keep; 50,000 reviews with 4,096 units take 0.8e9
                ):
     "Delete the longest unused features until the folder is within `limit`."
-    newest_first = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = []
+    for path in folder.glob("*.npy"):
+        with suppress(FileNotFoundError): found.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for path in newest_first:
-        total += path.stat().st_size
-        if total > limit: path.unlink(missing_ok=True)
+    for i, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        total += size
+        if i and total > limit: path.unlink(missing_ok=True)       # never the one that was just made
 
 # %% ../../nbs/4_tasks/01_features.ipynb #bc9d14a7
 def load_features(path: Path, # a features file
@@ -139,7 +147,7 @@ def load_features(path: Path, # a features file
     "The stored features, or None where they are absent or damaged."
     try: stored = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError): return None
-    os.utime(path)
+    with suppress(OSError): os.utime(path)          # the file system may be read-only
     return stored if len(stored) == n else None
 
 # %% ../../nbs/4_tasks/01_features.ipynb #81970499
@@ -162,6 +170,7 @@ def features(lm,                         # a model with `featurize` and `fingerp
     path = folder / f"{feature_key(lm, texts, settings)}.npy"
     stored = load_features(path, len(texts))
     if stored is not None: return stored
+    if cache == "auto" and not can_keep(folder): return collect(chunks, len(texts))
     write_features(path, chunks, len(texts))
     prune_cache(folder)
     return load_features(path, len(texts))

@@ -23,7 +23,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
@@ -451,7 +451,8 @@ def check_collision(columns: Iterable[str], ours: Iterable[str], name: str):
 def our_columns(clf: TextClassifier, prefix: str) -> list[str]:
     "The names of the columns that are added."
     classes = [f"p_{name}" for name in clf.classifier.classes]
-    return [prefix + name for name in ("label", *classes, "neuron", "error")]
+    neuron = ["neuron"] if clf.reports_neuron else []
+    return [prefix + name for name in ("label", *classes, *neuron, "error")]
 
 def classify_window(clf: TextClassifier,
                     window: list[Row],
@@ -464,7 +465,8 @@ def classify_window(clf: TextClassifier,
     added = []
     for row, prediction in zip(window, classify(clf, texts, max_chars=max_chars)):
         reason = row.error or _no_field(row, text_key) or prediction.error
-        values = prediction_columns(prediction) | dict(error=f"line {row.line}: {reason}" if reason else "")
+        columns = prediction_columns(prediction, clf.reports_neuron)
+        values = columns | dict(error=f"line {row.line}: {reason}" if reason else "")
         added.append({prefix + name: value for name, value in values.items()})
     return added
 
@@ -737,6 +739,7 @@ def classify_table(source: str | Path | BinaryIO,     # a file, "-" for standard
                    prefix: str = "sentnb_",           # of the columns that are added
                    max_chars: int = TEXT_LIMIT,       # longer texts are not read
                    device: str = "auto",              # as for `LanguageModel.load`
+                   neuron: bool = False,              # report the neuron also where it takes a second reading
                   ) -> RowCounts:
     "Add predictions to a table. Raises `SentnbError` for what cannot be read or written, or when no row got a label."
     if to_format and to_format not in OUTPUTS:
@@ -750,6 +753,7 @@ def classify_table(source: str | Path | BinaryIO,     # a file, "-" for standard
         target = nullcontext(write_out) if to_screen else replaced_at_end(output)
         with target as write, progress_bar(table, to_screen and sys.stdout.isatty()) as bar:
             clf = model if isinstance(model, TextClassifier) else load_classifier(model, device)
+            if neuron and clf.neuron: clf = replace(clf, reports_neuron=True)
             job = TableJob(clf, text_key, prefix, max_chars, keeps_source)
             return write_table(table, job, to_format, write, bar)
 

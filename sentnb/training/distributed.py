@@ -51,7 +51,8 @@ def join_world(device: str = "auto",         # auto, cpu or cuda; of several pro
 def _init_group(backend: str, rank: int, size: int, timeout: timedelta):
     "Connect, and exchange something at once."
     store, *_ = next(rendezvous("env://", timeout=timeout))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    outlives_a_restart = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0) if outlives_a_restart else 0
     store = dist.PrefixStore(f"attempt {attempt}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     dist.barrier()

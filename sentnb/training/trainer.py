@@ -76,6 +76,8 @@ _POSITIVE = ("batch_size", "seq_len", "docs_per_shard", "epochs", "log_every", "
              "timeout_seconds")
 _NOT_NEGATIVE = ("steps", "lr", "clip", "schedule_steps", "loss_scale", "eval_every", "save_every",
                  "time_limit_minutes", "max_restarts")
+_AT_MOST = dict(batch_size=2**20, seq_len=2**20, docs_per_shard=2**31, nproc=1024)   # beyond all use, within memory
+_TOKENS_AT_MOST = 2**28                                                             # of a batch
 
 def check_settings(config: PretrainConfig):
     "Raises `SentnbError` for values that no run can have."
@@ -89,6 +91,11 @@ def check_settings(config: PretrainConfig):
     for name in _NOT_NEGATIVE:
         value = getattr(config, name)
         if value < 0: raise SentnbError(f"{name} must not be negative, and is {value}")
+    for name, largest in _AT_MOST.items():
+        value = getattr(config, name)
+        if value > largest: raise SentnbError(f"{name} can be {largest} at most, and is {value}")
+    if config.batch_size * config.seq_len > _TOKENS_AT_MOST:
+        raise SentnbError(f"batch_size times seq_len can be {_TOKENS_AT_MOST} at most: lower one of the two")
 
 # %% ../../nbs/3_training/04_trainer.ipynb #526bb6e4
 def model_config(config: PretrainConfig, corpus: TokenFile) -> LMConfig:

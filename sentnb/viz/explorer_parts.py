@@ -380,7 +380,7 @@ def dial_view(lm: LanguageModel, scale: Scale, writing: Writing, dials: Sequence
     "Texts for several places of the dial."
     entries = [dial_entry(lm, scale, writing, dial, clf) for dial in dials]
     about = (f"What the model writes while {scale.plain()['name']} is held, with the same noise at every place of the "
-             "dial. The colours show how it reads the text afterwards, with nothing held.")
+             "dial. The colors show how it reads the text afterwards, with nothing held.")
     plain = table([_dial_row(entry) for entry in entries])
     settings = dict(prompt=writing.prompt, seed=writing.seed, samples=writing.samples)
     look = dict(about=about, scale=scale.plain(), limit=LIMIT, score="probability of positive")

@@ -44,7 +44,7 @@ class Scale:
     "A unit, and what its values are measured against."
     unit: int         # its number
     sign: int = 1     # -1: low cell values are called positive
-    mean: float = 0.  # the cell value that has no colour
+    mean: float = 0.  # the cell value that has no color
     std: float = 1.   # the cell value's standard deviation
     name: str = ""    # for people; empty: its number
 
@@ -58,7 +58,7 @@ class Scale:
         return self.sign * (np.asarray(values) - self.mean) / self.std
 
     def cell_value(self, dial: float) -> float:
-        "The cell value whose standardised value is `dial`: what to hold the unit at."
+        "The cell value whose standardized value is `dial`: what to hold the unit at."
         return self.mean + self.sign * dial * self.std
 
     def plain(self) -> dict:
@@ -193,7 +193,7 @@ def to_html(self: View, path: str | Path) -> Path:
     return save_views(path, self)
 
 # %% ../../nbs/5_viz/17_views.ipynb #31fc2b86
-LIMIT = 3.   # standard deviations with the last colour: the same in every view, so that colours can be compared
+LIMIT = 3.   # standard deviations with the last color: the same in every view, so that colors can be compared
 
 def byte_values(reader: LiveReader) -> np.ndarray: # (bytes, units)
     "The cell values after each byte, as `trace` gives them; zero before the first token."
@@ -201,7 +201,7 @@ def byte_values(reader: LiveReader) -> np.ndarray: # (bytes, units)
     return np.concatenate([reader.facts.values, zero])[reader.tokens.of_byte]
 
 def plain_text(text: str, values: np.ndarray, name: str, title: str = "") -> str: # HTML
-    "A coloured text for readers without scripts; `values` in standard deviations, one for each byte."
+    "A colored text for readers without scripts; `values` in standard deviations, one for each byte."
     return Heatmap(text, values, LIMIT, title, f"{name}, in standard deviations").html()
 
 def texts_view(lm,                               # a `LanguageModel` with cells
@@ -209,7 +209,7 @@ def texts_view(lm,                               # a `LanguageModel` with cells
                scales: Sequence[Scale],          # of the units, side by side
                title: str = "Texts, byte by byte",
               ) -> View:
-    "Texts coloured by units. Raises `SentnbError` for a unit that the model does not have."
+    "Texts colored by units. Raises `SentnbError` for a unit that the model does not have."
     docs, plain = [], []
     for name, text in texts.items():
         reader = LiveReader(lm, [scale.unit for scale in scales])
