@@ -418,13 +418,25 @@ def test_a_folder_of_texts(tmp_path):
     assert make("auto")["counts"]["read"] == 200
     assert set(decoded(tmp_path / "auto")) == {f"Nummer {i}\n\n  eingerückt {i}\n" for i in range(200)}
     assert make("paragraph")["counts"]["read"] == 400
-    assert {f"  eingerückt {i}" for i in range(200)} < set(decoded(tmp_path / "paragraph"))
+    assert {f"  eingerückt {i}\n" for i in range(200)} < set(decoded(tmp_path / "paragraph"))    # with a line end now
     (texts / "latin.txt").write_bytes("grüße".encode("latin-1"))
     assert make("file")["counts"]["broken"] == 1
     assert json.loads((tmp_path / "file" / "quarantine.jsonl").read_text())["file"] == "latin.txt"
     with pytest.raises(SentnbError, match="of 202 records are broken, the first in line 1 of image.png"):
         (texts / "image.png").write_bytes(b"\xff\xd8")
         prepare(PrepareConfig(data=(str(texts),), folder=str(tmp_path / "all"), format="text", max_bad_share=0.))
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe"])
+def test_texts_do_not_run_into_each_other(tmp_path, tokenizer):
+    "A stream reads one document after the other: without cleaning a line end stands between them, once."
+    ends = ["", "\n", " ", "。"]
+    texts = [f"Satz {i} über Brücken{ends[i % 4]}" for i in range(400)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(dict(text=text)) for text in texts))
+    manifest = prepare(PrepareConfig(data=(str(tmp_path / "a.jsonl"),), folder=str(tmp_path / "c"),
+                                     tokenizer=tokenizer, vocab_size=300))
+    assert sorted(decoded(tmp_path / "c")) == sorted(text.removesuffix("\n") + "\n" for text in texts)
+    assert manifest["text"]["bytes_after"] == sum(len(text.encode()) for text in texts)      # of the texts alone
 
 
 def test_a_folder_without_data_is_one_sentence(tmp_path):
@@ -473,7 +485,7 @@ class Rows:
 def test_a_data_set_in_memory(tmp_path):
     rows = Rows([dict(review=f"Satz {i}\n\t在", label=i, image=object()) for i in range(500)])
     manifest = prepare_rows(dict(train=rows, test=Rows([dict(review="gehalten")])), tmp_path, text_key="review")
-    assert set(decoded(tmp_path)) == {row["review"] for row in rows} | {"gehalten"}
+    assert set(decoded(tmp_path)) == {row["review"] + "\n" for row in rows} | {"gehalten\n"}
     assert manifest["splits"]["test"]["documents"] == 1
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
