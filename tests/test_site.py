@@ -133,3 +133,26 @@ def test_the_search_works_from_disk(site):
 def test_the_builder_is_a_command():
     done = subprocess.run([sys.executable, "-m", "sentnb.studies.site"], cwd="/", capture_output=True, text=True)
     assert done.returncode == 1 and "usage, inside a checkout" in done.stderr
+
+
+def test_the_workflow_tests_what_readme_promises():
+    "Every Python and system of README's sentence, and the oldest torch that settings.ini allows."
+    import yaml
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yaml").read_text())
+    matrix = flow["jobs"]["test"]["strategy"]["matrix"]["include"]
+    first, last = re.search(r"Python 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text()).groups()
+    assert {entry["python"] for entry in matrix} == {f"3.{n}" for n in range(int(first), int(last) + 1)}
+    assert {entry["os"].split("-")[0] for entry in matrix} == {"ubuntu", "macos"}
+    oldest = re.search(r"torch>=([\d.]+)", (ROOT / "settings.ini").read_text())[1]
+    assert f"{oldest}.*" in {entry["torch"] for entry in matrix}
+
+
+def test_templates_ask_for_the_run_folder():
+    import yaml
+    for name in ("bug", "result"):
+        form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yaml").read_text())
+        asked = {part["id"]: part for part in form["body"]}
+        assert asked["run"]["validations"]["required"] and "run folder" in asked["run"]["attributes"]["label"].lower()
+    assert "run folder" in (ROOT / ".github" / "pull_request_template.md").read_text()
+    command = re.search(r"python -c \"(.+?)\"", (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yaml").read_text())[1]
+    assert "'python'" in subprocess.run([sys.executable, "-c", command], capture_output=True, text=True).stdout
