@@ -156,7 +156,7 @@ def fresh(wheel, tmp_path_factory):
 def test_a_fresh_environment_does_what_readme_says(fresh, tmp_path):
     def call(*args, **more):
         done = subprocess.run([fresh, *args], cwd=tmp_path, env=environment(), capture_output=True, text=True,
-                              timeout=600, **more)
+                              timeout=1800, **more)
         assert done.returncode == 0, (args, done.stderr[-2000:])
         return done.stdout
     assert '"sentnb_label": 1' in call("classify", "-", input="A wonderful film, warm and funny.\n")
