@@ -116,6 +116,18 @@ def test_typing_changes_the_colours_and_shows_text_as_text(browser, released):
         assert boxes[0] == boxes[1]
 
 
+def test_the_colours_lie_behind_their_letters(browser, released):
+    "On a phone, with a word that is too long for a line: both layers break alike, and nothing sticks out."
+    _, path = released
+    with offline_page(browser, path) as page:
+        page.set_viewport_size(dict(width=360, height=700))
+        read(page, "A " + "very" * 40 + " long word, two  spaces,    more\nand\ttabs 😀 ok.")
+        text, paint = (f"document.getElementById('{name}')" for name in ("text", "paint"))
+        assert page.evaluate(f"{text}.scrollHeight") == page.evaluate(f"{paint}.scrollHeight")
+        assert page.evaluate(f"{text}.clientWidth") == page.evaluate(f"{paint}.clientWidth")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_the_page_writes_as_python_does(browser, released):
     "With temperature 0 nothing is left to chance: the same tokens, with the neuron held up, down and left alone."
     clf, path = released
