@@ -13,6 +13,7 @@ from sentnb.tasks.classify import TextClassifier, classify, load_classifier
 from sentnb.tasks.neurons import Neuron
 from sentnb.tasks.regression import LinearClassifier
 from sentnb.viz.browser_page import write_browser_page
+from sentnb.viz.interactive_plots import Axis, Chart, Layer, Mark, UnitHistory, chart_page, history_view
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOLERANCE = 1e-3     # of the neuron, in standard deviations, and of probabilities
@@ -115,6 +116,18 @@ def test_typing_changes_the_colours_and_shows_text_as_text(browser, released):
         assert boxes[0] == boxes[1]
 
 
+def test_the_colours_lie_behind_their_letters(browser, released):
+    "On a phone, with a word that is too long for a line: both layers break alike, and nothing sticks out."
+    _, path = released
+    with offline_page(browser, path) as page:
+        page.set_viewport_size(dict(width=360, height=700))
+        read(page, "A " + "very" * 40 + " long word, two  spaces,    more\nand\ttabs 😀 ok.")
+        text, paint = (f"document.getElementById('{name}')" for name in ("text", "paint"))
+        assert page.evaluate(f"{text}.scrollHeight") == page.evaluate(f"{paint}.scrollHeight")
+        assert page.evaluate(f"{text}.clientWidth") == page.evaluate(f"{paint}.clientWidth")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_the_page_writes_as_python_does(browser, released):
     "With temperature 0 nothing is left to chance: the same tokens, with the neuron held up, down and left alone."
     clf, path = released
@@ -162,3 +175,64 @@ def test_a_broken_model_is_a_sentence(browser, released, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text(text[:start] + text[start:start + 4000] + text[text.index("</script>", start):])
     with offline_page(browser, broken) as page: wait_for(page, "#status", has_text="could not run the model")
+
+
+# charts
+
+def example_chart():
+    marks = [Mark(x, x * x, f"point {x}; runs/example/{x}", f"runs/{x}.html") for x in (1, 2, 3)]
+    layers = [Layer("points", marks),
+              Layer("<fit>", curve=[(1, 1), (3, 9)], style=1),
+              Layer("a line", level=4., source="a paper", shown=False)]
+    return Chart("Squares", Axis("x"), Axis("y"), layers)
+
+
+def test_a_chart_answers(browser, tmp_path):
+    "Keys switch layers, hovering and arrow keys name a mark, a mark is a link to its run."
+    path = chart_page("Charts", example_chart()).save(tmp_path / "charts.html")
+    with offline_page(browser, path) as page:
+        def display(i): return page.locator(f'[data-layer="{i}"]').evaluate("layer => getComputedStyle(layer).display")
+        assert [display(i) == "none" for i in range(3)] == [False, False, True]
+        page.get_by_label("a line").check()
+        page.get_by_label("<fit>").uncheck()
+        assert [display(i) == "none" for i in range(3)] == [False, True, False]
+        marks = page.locator("[data-said]")
+        marks.nth(1).hover()
+        assert page.inner_text(".readout") == "point 2; runs/example/2"
+        marks.nth(0).focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("End")
+        assert page.inner_text(".readout") == "point 3; runs/example/3"
+        assert page.evaluate("document.activeElement.getAttribute('href')") == "runs/3.html"
+
+
+def test_a_chart_is_there_without_scripts(browser, tmp_path):
+    path = chart_page("Charts", example_chart()).save(tmp_path / "charts.html")
+    with browser.new_context(offline=True, java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(path.as_uri())
+        assert page.locator("[data-said]").count() == 3 and page.locator("[data-said] title").count() == 3
+        assert page.locator("details tr").count() == 4
+
+
+def test_the_slider_goes_through_the_training(browser, tmp_path):
+    labels = np.repeat([0, 1], 50)
+    values = np.stack([gap * labels + np.linspace(0, 1, 100) for gap in (0., 2., 4.)])
+    histories = [UnitHistory(7, values, [.5, .8, .9]), UnitHistory(8, -values, [.6, .7, .8], -1)]
+    marks = [Mark(step, auc, f"step {step}") for step, auc in zip((10, 20, 30), (.5, .8, .9))]
+    below = Chart("AUC", Axis("step"), Axis("AUC"), [Layer("unit 7", marks, joined=True)])
+    path = history_view("History", (10, 20, 30), labels, histories, [below]).save(tmp_path / "history.html")
+    with offline_page(browser, path) as page:
+        heights = "[...document.querySelectorAll('[data-bar]')].map(bar => Number(bar.getAttribute('height')))"
+        def bars(): return page.evaluate(heights)
+        def cursor(): return float(page.get_attribute(".cursor", "x1"))
+        assert page.inner_text("output") == "30" and "0.900" in page.inner_text(".said")
+        at_end, right = bars(), cursor()
+        page.locator("input[type=range]").press("Home")
+        assert page.inner_text("output") == "10" and "0.500" in page.inner_text(".said")
+        assert bars() != at_end and max(bars()) > 0 and cursor() < right
+        page.select_option("select", label="unit 8")
+        assert "Unit 8" in page.inner_text(".said") and "0.600" in page.inner_text(".said")
+        page.get_by_role("button", name="Play").click()
+        page.get_by_role("button", name="Play").wait_for()          # it says Stop meanwhile
+        assert page.inner_text("output") == "30"
