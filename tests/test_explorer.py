@@ -188,7 +188,7 @@ def test_gates_make_the_cell(backbone, layers):
 
 
 def test_the_dial_off_is_the_plain_sampler(clf):
-    writing = Writing(length=20, samples=2, seed=5)
+    writing = Writing(length=20, samples=2, judged=0, seed=5)
     entry = dial_entry(clf.lm, Scale.of(clf.neuron), writing, None, clf)
     plain = clf.lm.generate_samples("This is ", 20, 2, temperature=.7, seed=5)
     assert [doc["text"] for doc in entry["docs"]] == [sample.text for sample in plain]

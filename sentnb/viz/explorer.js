@@ -565,7 +565,7 @@ function dialView(view, ask) {
     });
     stage.replaceChildren(readable(docs.map(doc => heatsOf(doc, view.limit))).node);
     status.textContent = `${dialWords(dial)}${score(entry) === null ? '' : `; ${view.score} ${percent(score(entry))}` +
-      (entry.scores.length > 1 ? ' on average' : '')}`;
+      (entry.scores.length > 1 ? ` on average of ${entry.scores.length} texts` : '')}`;
     curve();
   }
 
