@@ -221,6 +221,36 @@ def notebook(lab, browser):
     page.close()
 
 
+def test_a_saved_notebook_is_coloured_without_trust_and_kernel(lab, browser):
+    "JupyterLab takes scripts out of what it does not trust; colours and words stay."
+    address, folder = lab
+    shutil.copy(ROOT / "nbs" / "explore" / "sentiment_neuron.ipynb", folder / "saved.ipynb")
+    page = browser.new_page(viewport=dict(width=1300, height=1000))
+    page.set_default_timeout(TIMEOUT)
+    page.goto(address.format("saved.ipynb"))
+    text = page.locator(".jp-OutputArea-output pre").first
+    text.wait_for()
+    assert "I expected little" in text.inner_text() and page.locator(".sn-tabs").count() == 0
+    colours = text.locator("span").evaluate_all("all => all.map(s => getComputedStyle(s).backgroundColor)")
+    assert len(set(colours)) > 3
+    picture(page, "saved")
+
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:trust')")
+    page.locator(".jp-Dialog").get_by_role("button", name="Trust").click()
+    page.locator(".jp-OutputArea-output .sn-inspector").first.wait_for()         # now the scripts have run
+    if PICTURES: look_around(page, "trusted", 7)
+    page.close()
+
+
+def look_around(page, name, n):
+    "Screenshots of a notebook from top to bottom."
+    page.mouse.move(700, 500)
+    for k in range(n):
+        page.mouse.wheel(0, 800)
+        page.wait_for_timeout(1500)
+        picture(page, f"{name}-{k}")
+
+
 def test_the_widget_in_jupyterlab(notebook):
     page = notebook
     panel = page.locator(".sn-panel:visible")

@@ -188,7 +188,7 @@ def test_gates_make_the_cell(backbone, layers):
 
 
 def test_the_dial_off_is_the_plain_sampler(clf):
-    writing = Writing(length=20, samples=2, seed=5)
+    writing = Writing(length=20, samples=2, judged=0, seed=5)
     entry = dial_entry(clf.lm, Scale.of(clf.neuron), writing, None, clf)
     plain = clf.lm.generate_samples("This is ", 20, 2, temperature=.7, seed=5)
     assert [doc["text"] for doc in entry["docs"]] == [sample.text for sample in plain]
@@ -219,14 +219,9 @@ def test_no_text_ends_a_script_or_an_attribute(text):
 
 @pytest.mark.parametrize("text", ["A wonderful film, and then a dull & endless one. ",
                                   "\u65e5\u672c\u8a9e\u3002 \U0001f3ac"])
-def test_twenty_thousand_characters_stay_below_a_megabyte(clf, text):
+def test_twenty_thousand_characters_stay_below_a_megabyte(text):
+    "Of a model over bytes, which has the most tokens; the model that ships is tried in the notebook."
     text = (text * 20_000)[:20_000]
-    scale = Scale.of(clf.neuron)
-    assert len(page(texts_view(clf.lm, {"": text}, [scale])).encode()) < 1_000_000
-
-
-def test_twenty_thousand_bytes_of_a_character_model_stay_below_a_megabyte():
-    text = ("A wonderful film, and then a dull & endless one. " * 500)[:20_000]
     assert len(page(texts_view(small_lm(), {"": text}, [Scale(1)])).encode()) < 1_000_000
 
 

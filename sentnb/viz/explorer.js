@@ -377,7 +377,8 @@ function windowsView(view) {
 // ---- view: units, found by a property
 
 function neuronsView(view, ask, app) {
-  const criteria = view.criteria.map(c => ({...c, values: floats(c.values)}));
+  const opened = c => ({...c, values: Float32Array.from(new Int16Array(raw(c.values).buffer), n => n / 32767 * c.most)});
+  const criteria = view.criteria.map(opened);
   const table = make('table', {class: 'sn-table'});
   const said = make('p', {class: 'sn-faint', 'aria-live': 'polite'});
   const choice = make('select', {}, criteria.map((c, k) => make('option', {value: k}, c.name)));
@@ -416,7 +417,7 @@ function neuronsView(view, ask, app) {
   if (ask) {
     const pattern = make('input', {type: 'text', placeholder: 'a regular expression, such as [0-9]+'});
     pattern.addEventListener('change', () => ask('pattern', {pattern: pattern.value}, reply => {
-      criteria.push({...reply.criterion, values: floats(reply.criterion.values)});
+      criteria.push(opened(reply.criterion));
       choice.append(make('option', {value: criteria.length - 1}, reply.criterion.name));
       choice.value = criteria.length - 1;
       list();
@@ -564,7 +565,7 @@ function dialView(view, ask) {
     });
     stage.replaceChildren(readable(docs.map(doc => heatsOf(doc, view.limit))).node);
     status.textContent = `${dialWords(dial)}${score(entry) === null ? '' : `; ${view.score} ${percent(score(entry))}` +
-      (entry.scores.length > 1 ? ' on average' : '')}`;
+      (entry.scores.length > 1 ? ` on average of ${entry.scores.length} texts` : '')}`;
     curve();
   }
 
