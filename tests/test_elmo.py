@@ -260,6 +260,17 @@ def test_the_backbone_takes_numbers_and_passes_gradients_on():
     for name, p in lm.named_parameters(): assert p.grad is not None and p.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("output", ["top", "mix"])
+def test_half_precision_is_nearly_the_same(output):
+    "As a classifier that was loaded in bfloat16 reads."
+    lm = tiny(output=output)
+    texts = ["a fine film", "", "bad"]
+    expected = lm.featurize(texts, pool=("last", "mean", "max"))
+    found = lm.to(torch.bfloat16).featurize(texts, pool=("last", "mean", "max"))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=.02)
+
+
 def test_a_word_is_spelled_as_allennlp_does():
     spelled = spell(["a" * 60, "\ud800", "日本"], 50)
     assert spelled[0].tolist() == [259] + [98] * 48 + [260]
