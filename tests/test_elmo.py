@@ -15,11 +15,12 @@ from sentnb.data.token_files import make_corpus
 from sentnb.data.words import WordTokenizer, lexicon_of
 from sentnb.models import elmo
 from sentnb.models.allennlp import from_allennlp, options_of, to_allennlp
-from sentnb.models.elmo import Elmo, ElmoConfig, ElmoSizes, elmo_activations, number_words, spell
+from sentnb.models.elmo import Elmo, ElmoConfig, elmo_activations, number_words, spell
 from sentnb.models.lm import LanguageModel
 from sentnb.runs import Run
+from sentnb.training.launch import launch
 from sentnb.training.pretrain import pretrain
-from sentnb.training.trainer import PretrainConfig
+from sentnb.training.trainer import ElmoPretrainConfig
 
 h5py = pytest.importorskip("h5py")
 PUBLISHED = Path(os.environ.get("SENTNB_DATA", "")) / "elmo"
@@ -64,7 +65,7 @@ def write_published(folder: Path, seed: int = 0) -> dict:
     return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
-def sigmoid(x): return 1 / (1 + np.exp(-x))
+def sigmoid(x): return .5 + .5 * np.tanh(x / 2)
 
 
 def word_vector(a: dict, word) -> np.ndarray:
@@ -198,7 +199,7 @@ def fuzz(folder: Path, seed: int, rounds: int) -> int:
 
 
 def test_damaged_files_are_refused_in_one_sentence(tmp_path):
-    assert fuzz(tmp_path / "fuzzed", seed=0, rounds=120) > 60
+    assert fuzz(tmp_path / "fuzzed", seed=0, rounds=60) > 30
 
 
 @pytest.mark.slow
@@ -212,7 +213,7 @@ def test_options_that_ask_for_much_cost_nothing(tmp_path):
     write_published(tmp_path / "p")
     file = tmp_path / "p/elmo_tiny_options.json"
     options = json.loads(file.read_text())
-    options["lstm"] |= dict(dim=65536, projection_dim=65536, n_layers=1000)
+    options["lstm"] |= dict(dim=65536, projection_dim=65536, n_layers=16)
     file.write_text(json.dumps(options))
     with pytest.raises(SentnbError, match="too small for the model"): from_allennlp(tmp_path / "p")
 
@@ -259,6 +260,17 @@ def test_the_backbone_takes_numbers_and_passes_gradients_on():
     for name, p in lm.named_parameters(): assert p.grad is not None and p.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("output", ["top", "mix"])
+def test_half_precision_is_nearly_the_same(output):
+    "As a classifier that was loaded in bfloat16 reads."
+    lm = tiny(output=output)
+    texts = ["a fine film", "", "bad"]
+    expected = lm.featurize(texts, pool=("last", "mean", "max"))
+    found = lm.to(torch.bfloat16).featurize(texts, pool=("last", "mean", "max"))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=.02)
+
+
 def test_a_word_is_spelled_as_allennlp_does():
     spelled = spell(["a" * 60, "\ud800", "日本"], 50)
     assert spelled[0].tolist() == [259] + [98] * 48 + [260]
@@ -281,25 +293,19 @@ def corpus_of(folder: Path, n: int) -> Path:
     return folder
 
 
-def settings(corpus: Path, **more) -> PretrainConfig:
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True)
-    class Settings(ElmoSizes, PretrainConfig):
-        "As an experiment would define them."
-    return Settings(**SIZES | dict(n_targets=300, backbone="elmo", n_layers=2, weight_norm=False, data=str(corpus),
-                                   batch_size=8, seq_len=10, docs_per_shard=10, steps=12, lr=.01, clip=1.,
-                                   schedule="constant", precision="fp32", log_every=4, eval_every=0, save_every=6,
-                                   nproc=1, device="cpu") | more)
+def settings(corpus: Path, **more) -> ElmoPretrainConfig:
+    small = dict(n_targets=300, data=str(corpus), batch_size=8, seq_len=10, docs_per_shard=10, steps=12, lr=.01,
+                 clip=1., schedule="constant", precision="fp32", log_every=4, eval_every=0, save_every=6, nproc=1,
+                 device="cpu")
+    return ElmoPretrainConfig(**SIZES | small | more)
 
 
 def test_the_trainer_trains_it_and_takes_it_up_again(tmp_path):
     "Both directions' loss falls, an interrupted run ends where an uninterrupted one does, and no bits are claimed."
     corpus = corpus_of(tmp_path / "corpus", 150)
     whole = pretrain(settings(corpus), Run.create("elmo", {}, "whole", tmp_path))
-    half = Run.create("elmo", {}, "half", tmp_path)
-    pretrain(settings(corpus, steps=6), half)
-    resumed = pretrain(settings(corpus), Run.create("elmo", {}, "half", tmp_path, resume=True))
+    pretrain(settings(corpus, steps=6), Run.create("elmo", dict(steps=6), "half", tmp_path))
+    resumed = pretrain(settings(corpus), Run.create("elmo", dict(steps=12), "half", tmp_path, resume=True))
     assert resumed.loss == whole.loss and resumed.step == 12
     metrics = Run(whole.folder).metrics("train")
     assert metrics.loss.iloc[-1] < metrics.loss.iloc[0] < np.log(300) + .5
@@ -308,11 +314,22 @@ def test_the_trainer_trains_it_and_takes_it_up_again(tmp_path):
     assert isinstance(lm, Elmo) and lm.featurize(["a film"]).shape == (1, 12)
 
 
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(tmp_path):
+    "As of every model: one process with eight rows, two with four each."
+    corpus = corpus_of(tmp_path / "corpus", 150)
+    losses = []
+    for nproc in (1, 2):
+        run = Run.create("elmo", {}, f"by-{nproc}", tmp_path)
+        losses.append(launch(settings(corpus, nproc=nproc), run).loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_elmo_is_not_trained_on_characters(tmp_path):
     sentences = load_dataset("movie_reviews")["rotten_tomatoes"].texts
     make_corpus(tmp_path / "corpus", dict(train=sentences[:50], val=sentences[50:90]))
     with pytest.raises(SentnbError, match="ELMo reads words, and this tokenizer makes char tokens"):
-        pretrain(settings(tmp_path / "corpus"), Run.create("elmo", {}, "chars", tmp_path))
+        pretrain(settings(tmp_path / "corpus", n_targets=200), Run.create("elmo", {}, "chars", tmp_path))
 
 
 def test_both_directions_have_every_token_as_target():
