@@ -124,7 +124,7 @@ def test_a_pipe_keeps_order_and_reports_bad_rows(model):
 def test_half_characters_in_other_columns_end_nothing(output, model, tmp_path):
     "Nor in names of columns; in the text they cost that row its label."
     source = tmp_path / "in.jsonl"
-    rows = [{"text": "poor", "id": "\ud800", "\udc81": 1}, {"text": "poor \ud83d", "id": 2, "\udc81": 2}]
+    rows = [{"text": "poor", "id": "\ud800", "\ud801": 1}, {"text": "poor \ud83d", "id": 2, "\ud801": 2}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = sentnb(model, source, "--output", tmp_path / output)
     assert done.returncode == 0 and "2 rows, 1 of them without a label" in done.stderr.decode(), done.stderr.decode()

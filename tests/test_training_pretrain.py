@@ -75,8 +75,8 @@ def test_other_settings_are_refused(corpus, tmp_path):
                                          ("nproc", 10**9), ("hidden_size", 10**9), ("n_layers", 10**9)])
 def test_settings_without_end_are_refused(corpus, tmp_path, name, value):
     "Before anything of that size is made, and the sentence names the setting."
-    config = settings(corpus, **{"steps": 1, name: value})
     with pytest.raises(SentnbError, match=f"{name} can be .* at most"):
+        config = settings(corpus, **{"steps": 1, name: value})
         pretrain(config, new_run(tmp_path, "huge", config))
 
 
