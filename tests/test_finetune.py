@@ -355,7 +355,8 @@ def test_parameters_are_the_fields(name):
 
 def test_the_papers_settings_are_the_defaults():
     config = MultiHeadConfig()
-    assert (config.optimizer, config.lr, config.head_lr, config.epochs, config.batch_size) == ("Adam", 1e-5, 1e-5, 20, 16)
+    assert (config.optimizer, config.lr, config.head_lr) == ("Adam", 1e-5, 1e-5)
+    assert (config.epochs, config.batch_size) == (20, 16)
     assert (config.head_dropout, config.aux_weight, config.warmup_epochs) == (.3, .02, .5)
     assert SingleHeadConfig().hidden_sizes == () and config.hidden_sizes == (2048, 1024)
 
@@ -369,7 +370,8 @@ def test_answers_go_into_the_official_format(tmp_path, monkeypatch):
     lines = write_predictions(tmp_path / "out.txt", said, None).read_text(encoding="utf-8").splitlines()
     assert lines[0] == header and len(lines) == 4
     assert lines[2] == "2018-En-01\t@you \"quoted\" 😀 #tag\t0\t1" + "\t0" * 9
-    with pytest.raises(SentnbError, match="3 test tweets and 2 answers"): write_predictions(tmp_path / "x", said[:2], None)
+    with pytest.raises(SentnbError, match="3 test tweets and 2 answers"):
+        write_predictions(tmp_path / "x", said[:2], None)
 
 
 # the classifier that ships
