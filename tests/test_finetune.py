@@ -13,10 +13,13 @@ import torch
 from sklearn import metrics as sk
 from torch import nn
 
-from sentnb.core import SentnbError
-from sentnb.data.datasets import Split
+from sentnb.core import SentnbError, from_dict, read_yaml
+from sentnb.data.datasets import EMOTIONS, Split
 from sentnb.data.tokenizers import CharTokenizer
-from sentnb.models.lm import LanguageModel, LMConfig
+from sentnb.execute import declared
+from sentnb.models.lm import LanguageModel, LMConfig, released_folder
+from sentnb.studies.emotions import MultiHeadConfig, SingleHeadConfig, write_predictions
+from sentnb.studies.finetuned_reviews import ReviewFinetuneConfig
 from sentnb.studies.own_classifier import OwnConfig, own_texts
 from sentnb.tasks.classify import classify, load_classifier
 from sentnb.tasks.features import features
@@ -81,22 +84,23 @@ def test_the_loop_resumes_exactly(config, tmp_path):
     assert (whole.best, whole.step) == (second.best, second.step)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
         "from test_finetune import *\nfrom sentnb.training.distributed import join_world, leave_world\n"
         "config = replace(QUICK, head_dropout=0., epochs=1., precision='fp32')\nworld = join_world('cpu')\n"
         "torch.manual_seed(0)\nfinetuned = FinetunedModel(model(), config, Task((0, 1)))\n"
-        "t = Finetuner(finetuned, reviews(96, 0), reviews(20, 1), config, sys.argv[1], world, lambda **values: None)\n"
-        "t.fit()\nif world.is_main: torch.save([m.detach() for m in t.precision.masters], sys.argv[2])\nleave_world()\n")
+        "t = Finetuner(finetuned, reviews(96, 0), reviews(20, 1), config, sys.argv[1], world, lambda **v: None)\n"
+        "t.fit()\n"
+        "if world.is_main: torch.save([m.detach() for m in t.precision.masters], sys.argv[2])\nleave_world()\n")
     def run(n):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), str(script),
-                   str(tmp_path / f"c{n}"), str(tmp_path / f"{n}.pt")]
-        subprocess.run(command, check=True, capture_output=True, timeout=300, env=os.environ | dict(OMP_NUM_THREADS="1"))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n),
+                   str(script), str(tmp_path / f"c{n}"), str(tmp_path / f"{n}.pt")]
+        one_thread = os.environ | dict(OMP_NUM_THREADS="1")
+        subprocess.run(command, check=True, capture_output=True, timeout=300, env=one_thread)
         return torch.load(tmp_path / f"{n}.pt", weights_only=True)
     for a, b in zip(run(1), run(2)): assert torch.allclose(a, b, atol=1e-5)
-
-test_two_processes_train_what_one_does = pytest.mark.slow(test_two_processes_train_what_one_does)
 
 
 def test_warm_up_happens(tmp_path):
@@ -187,7 +191,8 @@ def test_training_and_use_pool_alike(done):
 def test_an_ensemble_of_heads_is_the_mean_of_its_heads():
     logits = torch.randn(6, 3, 4)
     mean, std = head_probabilities(logits, multilabel=True)
-    assert torch.allclose(mean, torch.stack([head_probabilities(logits[..., h:h + 1], True)[0] for h in range(4)]).mean(0))
+    each = torch.stack([head_probabilities(logits[..., h:h + 1], True)[0] for h in range(4)])
+    assert torch.allclose(mean, each.mean(0))
     assert torch.allclose(std, logits.sigmoid().std(2, correction=0))
     head = Head(HeadConfig(hidden_sizes=(8, 8), activation="prelu"), 4, 3)
     activations = [m for m in head.modules() if isinstance(m, nn.PReLU)]
@@ -202,7 +207,8 @@ def test_metrics_are_those_of_scikit_learn():
     theirs = dict(f1=sk.f1_score, precision=sk.precision_score, recall=sk.recall_score, jaccard=sk.jaccard_score)
     for name, function in theirs.items():
         assert np.allclose(class_scores(name, truth, said), function(truth, said, average=None))
-        for average in ("macro", "micro"): assert np.isclose(score(name, truth, said, average), function(truth, said, average=average))
+        for average in ("macro", "micro"):
+            assert np.isclose(score(name, truth, said, average), function(truth, said, average=average))
     assert np.isclose(score("mcc", truth, said, "micro"), sk.matthews_corrcoef(truth.ravel(), said.ravel()))
     assert np.isclose(semeval_accuracy(truth, said), sk.jaccard_score(truth, said, average="samples"))
     assert set(BY_CLASS) == {"accuracy", "f1", "mcc", "jaccard", "precision", "recall"}
@@ -331,3 +337,88 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
     (Split([], np.zeros(0, int)), "train is empty")])
 def test_texts_that_teach_nothing(train, message, tmp_path):
     with pytest.raises(SentnbError, match=message): finetune(model(), train, reviews(20, 1), QUICK, tmp_path)
+
+
+# the notebooks
+
+SETTINGS = dict(run_se_singlehead=SingleHeadConfig, run_se_multihead=MultiHeadConfig, finetune=OwnConfig,
+                finetune_reviews=ReviewFinetuneConfig)
+EXPERIMENTS = ROOT / "nbs" / "experiments"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_parameters_are_the_fields(name):
+    cell = {p.name: p.default for p in declared(EXPERIMENTS / f"{name}.ipynb").values()}
+    assert from_dict(SETTINGS[name], cell) == SETTINGS[name]()
+    for path in EXPERIMENTS.glob(f"params/{name}.*.yaml"): from_dict(SETTINGS[name], cell | read_yaml(path))
+
+
+def test_the_papers_settings_are_the_defaults():
+    config = MultiHeadConfig()
+    assert (config.optimizer, config.lr, config.head_lr) == ("Adam", 1e-5, 1e-5)
+    assert (config.epochs, config.batch_size) == (20, 16)
+    assert (config.head_dropout, config.aux_weight, config.warmup_epochs) == (.3, .02, .5)
+    assert SingleHeadConfig().hidden_sizes == () and config.hidden_sizes == (2048, 1024)
+
+
+def test_answers_go_into_the_official_format(tmp_path, monkeypatch):
+    header = "ID\tTweet\t" + "\t".join(EMOTIONS)
+    rows = [f"2018-En-0{i}\t@you \"quoted\" 😀 #tag\t" + "\t".join(["NONE"] * 11) for i in range(3)]
+    (tmp_path / "test.txt").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    monkeypatch.setattr("sentnb.studies.emotions.find_file", lambda *_: tmp_path / "test.txt")
+    said = np.eye(3, 11, dtype=int)
+    lines = write_predictions(tmp_path / "out.txt", said, None).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == header and len(lines) == 4
+    assert lines[2] == "2018-En-01\t@you \"quoted\" 😀 #tag\t0\t1" + "\t0" * 9
+    with pytest.raises(SentnbError, match="3 test tweets and 2 answers"):
+        write_predictions(tmp_path / "x", said[:2], None)
+
+
+# the classifier that ships
+
+SHIPPED = released_folder() / "reviews-sentiment"
+VERDICTS = {"Awful.": 0, "Worst film of the year.": 0, "It broke after two days.": 0, "I did not like it.": 0,
+            "It is not good.": 0, "I liked it.": 1, "Excellent.": 1, "Five stars!": 1,
+            "This product exceeded my expectations, works perfectly and arrived early.": 1}
+
+
+@pytest.fixture(scope="module")
+def shipped(): return load_classifier(device="cpu")
+
+
+def test_what_ships_is_finetuned_and_small(shipped):
+    assert shipped.task == "sentiment" and shipped.classifier.classes == (0, 1)
+    assert "finetuned" in repr(shipped) and "neuron 102" in repr(shipped)
+    assert sum(f.stat().st_size for f in released_folder().rglob("*") if f.is_file()) <= 16e6
+
+
+def test_short_verdicts_and_negations(shipped):
+    assert {text: verdict.label for text, verdict in zip(VERDICTS, classify(shipped, list(VERDICTS)))} == VERDICTS
+
+
+def test_golden_predictions_of_the_finetuned_one(shipped):
+    for golden in json.loads((SHIPPED / "golden.json").read_text()):
+        verdict = classify(shipped, golden["text"])
+        assert verdict.label == golden["label"]
+        assert abs(verdict.probability[1] - golden["positive"]) < .03         # bf16 here, or fp32 there
+        assert abs(verdict.neuron - golden["neuron"]) < 1e-3
+
+
+def test_the_neuron_is_that_of_the_untouched_model(shipped):
+    linear = load_classifier("reviews-mlstm-768", device="cpu")
+    assert repr(linear).startswith("TextClassifier(mlstm")
+    text = "The plot is thin, but I loved every minute of it."
+    mine, theirs = classify(shipped, text), classify(linear, text)
+    assert np.isclose(mine.neuron, theirs.neuron, atol=1e-5) and np.isclose(mine.trace()[-1], mine.neuron, atol=1e-5)
+    assert "in standard deviations" in mine._repr_html_()
+
+
+def test_the_neuron_is_in_tables_on_request(tmp_path):
+    (tmp_path / "in.csv").write_text("text\nAn excellent film.\n")
+    def columns(*options):
+        command = [sys.executable, "-m", "sentnb", "classify", str(tmp_path / "in.csv"), *options]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
+        assert said.returncode == 0, said.stderr
+        return said.stdout.splitlines()[0].split(",")
+    assert columns() == ["text", "sentnb_label", "sentnb_p_0", "sentnb_p_1", "sentnb_error"]
+    assert "sentnb_neuron" in columns("--neuron") and "sentnb_neuron" in columns("--model", "reviews-mlstm-768")
