@@ -8,7 +8,7 @@ __all__ = ['FILTERS', 'ACTIVATIONS', 'RANGES', 'N_CHARACTERS', 'PADDING', 'GATE_
            'ScalarMix', 'ElmoBackbone', 'number_words', 'Reading', 'packed_steps', 'longest_first', 'Elmo',
            'make_backbone', 'elmo_activations', 'Window', 'two_windows']
 
-# %% ../../nbs/2_models/20_elmo.ipynb #5105a23f
+# %% ../../nbs/2_models/20_elmo.ipynb #2d63dd59
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from .acceleration import linear, matmul_into, new_buffer
 from .lm import POOLS, LanguageModel, LMConfig
 from .softmax_loss import SoftmaxLoss
 
-# %% ../../nbs/2_models/20_elmo.ipynb #3133be97
+# %% ../../nbs/2_models/20_elmo.ipynb #7f9bb9bb
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 ACTIVATIONS = dict(relu=torch.relu, tanh=torch.tanh)
 
@@ -66,7 +66,8 @@ class ElmoConfig(ElmoSizes, LMConfig):
     @property
     def n_filters(self) -> int: return sum(n for _, n in self.filters)
 
-RANGES = dict(n_highway=(0, 16),             # smallest and largest
+RANGES = dict(n_layers=(1, 16),              # smallest and largest
+              n_highway=(0, 16),
               max_characters=(3, 1024),
               projection_size=(1, 2**16),
               cell_clip=(0, math.inf),
@@ -94,7 +95,7 @@ def _check_sizes(config: ElmoConfig):
     if config.n_targets > config.vocab_size:
         raise SentnbError(f"n_targets is {config.n_targets}, and the tokenizer knows {config.vocab_size} words")
 
-# %% ../../nbs/2_models/20_elmo.ipynb #71b17e89
+# %% ../../nbs/2_models/20_elmo.ipynb #701c9e53
 N_CHARACTERS = 262      # 0, 256 bytes (each + 1), and five signs:
 _BEGIN_TEXT, _END_TEXT, _BEGIN_WORD, _END_WORD, PADDING = range(257, 262)
 _SIGNS = {BEGIN: [_BEGIN_TEXT], END: [_END_TEXT]}
@@ -114,7 +115,7 @@ def spell(words: Sequence[str],      # N
         row[:len(middle) + 2] = [_BEGIN_WORD, *middle, _END_WORD]
     return torch.from_numpy(spelled)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #a6e82146
+# %% ../../nbs/2_models/20_elmo.ipynb #82fd483b
 class CharacterCNN(nn.Module):
     "From the characters of words to their vectors (Kim et al. 2016)."
     def __init__(self, config: ElmoConfig):
@@ -145,7 +146,7 @@ class CharacterCNN(nn.Module):
             x = gate * new.relu() + (1 - gate) * x
         return linear(x, self.projection.weight, self.projection.bias)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #96ca8977
+# %% ../../nbs/2_models/20_elmo.ipynb #59c1ab75
 def _clip(x: torch.Tensor, bound: float) -> torch.Tensor:
     return x.clamp(-bound, bound) if bound else x
 
@@ -193,7 +194,7 @@ def _chosen(condition: torch.Tensor, new: Sequence, old: Sequence) -> list[torch
     "Tensor by tensor, the rows of `new` where `condition` holds, else those of `old`."
     return [torch.where(condition, a, b) for a, b in zip(new, old)]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #7f5e2171
+# %% ../../nbs/2_models/20_elmo.ipynb #efd30a40
 GATE_NUMBERS = 2**24      # gates that are computed ahead: 64 MB
 
 @patch
@@ -233,7 +234,7 @@ def _cells_(self: ProjectedLSTM, gate, c, made) -> torch.Tensor: # (n, 4H), (n, 
     if self.cell_clip: c.clamp_(-self.cell_clip, self.cell_clip)
     return torch.tanh(c, out=made).mul_(o)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #80d6bb58
+# %% ../../nbs/2_models/20_elmo.ipynb #62097c5d
 class BiLSTM(nn.Module):
     "Two stacks of layers: one for texts from their beginning, one for texts from their end."
     def __init__(self, config: ElmoConfig):
@@ -269,19 +270,19 @@ class BiLSTM(nn.Module):
         def zeros(layer): return tuple(layer.bias.new_zeros(n_rows, size) for size in layer.w_p.shape)
         return [[zeros(layer) for layer in self.stack(direction)] for direction in range(2)]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #03301b51
+# %% ../../nbs/2_models/20_elmo.ipynb #30cbaa68
 class ScalarMix(nn.Module):
     "A learned mix of layers: γ Σ softmax(w)ₖ hₖ (equation 1 of Peters et al. 2018)."
     def __init__(self, n: int): # layers, the word vectors included
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(n))   # an even mix to begin with
-        self.scale = nn.Parameter(torch.ones(1))
+        self.gamma = nn.Parameter(torch.ones(1))
 
     def forward(self, layers: torch.Tensor) -> torch.Tensor: # (n, …) -> (…)
         shares = self.weights.softmax(0)
-        return self.scale * torch.tensordot(shares, layers, 1)
+        return self.gamma * torch.tensordot(shares, layers, 1)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #93703739
+# %% ../../nbs/2_models/20_elmo.ipynb #5a7d59b9
 class ElmoBackbone(nn.Module):
     "From spelled words to what they mean in their context."
     def __init__(self, config: ElmoConfig):
@@ -291,6 +292,7 @@ class ElmoBackbone(nn.Module):
         self.words = CharacterCNN(config)
         self.lstm = BiLSTM(config)
         self.mix = ScalarMix(config.n_layers + 1)
+        self.mix.requires_grad_(config.output == "mix")   # or several processes would wait for its gradients
         self.lexicon = {}      # every word that `numbered` has met, and its number from 1 on
 
     def choose(self, layers: torch.Tensor, # (n_layers + 1, …)
@@ -305,7 +307,7 @@ class ElmoBackbone(nn.Module):
         k = -1 if which == "top" else int(which)
         return layers[k][None]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #d7baffcb
+# %% ../../nbs/2_models/20_elmo.ipynb #edc3e0d8
 WORDS_AT_ONCE = 256
 
 def number_words(documents: Sequence[Sequence[str]], # words of each
@@ -325,7 +327,7 @@ def word_vectors(self: ElmoBackbone, spelled: torch.Tensor) -> torch.Tensor: # (
     vectors = [self.words(spelled[rows]) for rows in order.split(WORDS_AT_ONCE)]
     return torch.cat(vectors)[order.argsort()]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #8f865efa
+# %% ../../nbs/2_models/20_elmo.ipynb #dbc5fcf8
 STEPS = 64       # words of a document that a direction reads at once
 
 class Reading(NamedTuple):
@@ -364,7 +366,7 @@ def readings(self: ElmoBackbone,
             where = [torch.from_numpy(part).to(x.device) for part in (rows, places)]
             yield Reading(direction, *where, torch.stack(layers))
 
-# %% ../../nbs/2_models/20_elmo.ipynb #b277c028
+# %% ../../nbs/2_models/20_elmo.ipynb #ffbf6c00
 def longest_first(numbers: Sequence[np.ndarray]) -> torch.Tensor: # (B,)
     "The order in which documents are read."
     lengths = [len(document) for document in numbers]
@@ -389,7 +391,7 @@ def contexts(self: ElmoBackbone,
     for row, document in enumerate(numbers): values[:, row, len(document) - 1] = 0        # the end sign
     return values[:, :, 1:-1]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #c107aa92
+# %% ../../nbs/2_models/20_elmo.ipynb #c4a6470b
 @patch
 def numbered(self: ElmoBackbone, words: Sequence[str]) -> np.ndarray: # (T,) int64
     "The numbers of words."
@@ -415,7 +417,7 @@ def states(self: ElmoBackbone, tokens, embedding=None, state=None, which="cell")
     outputs, _ = self(tokens, embedding, state)
     return outputs[:, :, None], None
 
-# %% ../../nbs/2_models/20_elmo.ipynb #b9feecba
+# %% ../../nbs/2_models/20_elmo.ipynb #53fa3b7d
 class Elmo(LanguageModel):
     "ELMo with the interface of a language model. Raises `SentnbError` when config and tokenizer do not fit."
     def __init__(self, config: ElmoConfig,
@@ -454,7 +456,7 @@ def make_backbone(config, embedding):
     "Raises `SentnbError`: ELMo is more than a backbone."
     raise SentnbError("ELMo does not fit into a LanguageModel's frame: build an Elmo with an ElmoConfig")
 
-# %% ../../nbs/2_models/20_elmo.ipynb #5aa9bb61
+# %% ../../nbs/2_models/20_elmo.ipynb #325f339b
 def _split_state(state: tuple) -> list[list[tuple]]:
     "The two tensors of a state, per direction and layer."
     pairs = list(zip(*state))
@@ -488,7 +490,7 @@ def activations(self: Elmo,
     values = self.backbone.contexts(numbers, vectors, after)
     return values, tuple(part[:, order.argsort()] for part in _join_state(after))
 
-# %% ../../nbs/2_models/20_elmo.ipynb #66129deb
+# %% ../../nbs/2_models/20_elmo.ipynb #60fa98a7
 def elmo_activations(folder: str | Path,  # AllenNLP's files, as for `from_allennlp`
                      batches: Sequence[Sequence[Sequence[str]]], # batches of documents, each a list of words
                     ) -> list[np.ndarray]: # per batch (layers, documents, words, 2 · projection) float32
@@ -502,32 +504,40 @@ def elmo_activations(folder: str | Path,  # AllenNLP's files, as for `from_allen
             found.append(values.float().numpy())
     return found
 
-# %% ../../nbs/2_models/20_elmo.ipynb #7d218562
+# %% ../../nbs/2_models/20_elmo.ipynb #51d5ba99
+def _side_by_side(rows, places, values, n_rows: int, fill: float) -> torch.Tensor: # (n_rows, places, layers, P)
+    "Values of words where they stand in their documents, and `fill` elsewhere."
+    places = places - places.amin()
+    shape = n_rows, int(places.amax()) + 1, len(values), values.shape[2]
+    return values.new_full(shape, fill).index_put((rows, places), values.transpose(0, 1))
+
 def _add_to_pool(name: str,              # a key of `POOLS`
                  pool: torch.Tensor,     # (layers, B, P) so far
                  rows: torch.Tensor,     # (N,) document of each word
+                 places: torch.Tensor,   # (N,) and its place there, from 1 on
                  values: torch.Tensor,   # (layers, N, P)
-                 is_last: torch.Tensor,  # (N,) bool: the last word of its document
                  n_words: torch.Tensor,  # (B,) of each document
                 ) -> torch.Tensor:       # (layers, B, P)
     "A pool with some more words in it."
-    if name == "last": return pool.index_add(1, rows[is_last], values[:, is_last])
+    if name == "last":
+        is_last = places == n_words[rows]
+        return pool.index_add(1, rows[is_last], values[:, is_last])
     if name == "mean": return pool.index_add(1, rows, values / n_words[rows, None])
-    return pool.index_reduce(1, rows, values, "amax" if name == "max" else "amin")
+    dense = _side_by_side(rows, places, values, len(n_words), POOLS[name])
+    if name == "max": return torch.maximum(pool, dense.amax(1).transpose(0, 1))
+    return torch.minimum(pool, dense.amin(1).transpose(0, 1))
 
-# %% ../../nbs/2_models/20_elmo.ipynb #ad6f018e
+# %% ../../nbs/2_models/20_elmo.ipynb #8d5c7ccf
 @patch
 def _add_reading(self: Elmo, pools: dict, reading: Reading, layers: str, n_words: torch.Tensor):
     "Add a reading to the pools of its direction, (layers, B, P) each. The signs for beginning and end are left out."
-    last = n_words[reading.rows]                                          # (N,) place of the document's last word
-    is_word = (reading.places > 0) & (reading.places <= last)
-    is_last = (reading.places == last)[is_word]
-    rows = reading.rows[is_word]
+    is_word = (reading.places > 0) & (reading.places <= n_words[reading.rows])
+    rows, places = reading.rows[is_word], reading.places[is_word]
     values = self.backbone.choose(reading.layers, layers)[:, is_word]
     shape = len(values), len(n_words), values.shape[2]
     for name in pools:
         if pools[name] is None: pools[name] = values.new_full(shape, POOLS[name])
-        pools[name] = _add_to_pool(name, pools[name], rows, values, is_last, n_words)
+        if len(rows): pools[name] = _add_to_pool(name, pools[name], rows, places, values, n_words)
 
 @patch
 def summarize(self: Elmo,
@@ -549,11 +559,11 @@ def summarize(self: Elmo,
 def feature_width(self: Elmo, layers: str = "last", pool: Sequence[str] = ("last",)) -> int:
     "Numbers in a document's features. Raises `SentnbError` for a choice that does not exist."
     for name in pool: _check_choice("pool", name, POOLS)
-    nothing = torch.zeros(self.config.n_layers + 1, device=self.device)
+    nothing = self.backbone.mix.weights.new_zeros(self.config.n_layers + 1)
     n_layers = len(self.backbone.choose(nothing, layers))
     return 2 * self.config.projection_size * n_layers * len(pool)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #06312f44
+# %% ../../nbs/2_models/20_elmo.ipynb #a1ba320a
 @patch
 def split(self: Elmo, text: str) -> list[str]:
     "The words of a raw text."
@@ -597,7 +607,7 @@ def featurize(self: Elmo,
             bar.update(len(rows))
     return features
 
-# %% ../../nbs/2_models/20_elmo.ipynb #81150191
+# %% ../../nbs/2_models/20_elmo.ipynb #2c569455
 def _no_single_direction(self, *args, **kwargs):
     "Raises `SentnbError`."
     raise SentnbError("ELMo reads texts from both ends, so it has no loss from left to right, no bits per character, "
@@ -607,7 +617,7 @@ ONE_WAY = ("loss", "logits", "token_nats", "score", "bits_per_character", "gener
            "read", "state_step", "tokens_to_score")
 for name in ONE_WAY: setattr(Elmo, name, _no_single_direction)
 
-# %% ../../nbs/2_models/20_elmo.ipynb #e2964adc
+# %% ../../nbs/2_models/20_elmo.ipynb #f27bd248
 class Window(NamedTuple):
     "One direction's part of a window, in the order in which it reads: (T, B) each."
     words: torch.Tensor   # ids to read
@@ -623,7 +633,7 @@ def two_windows(tokens, targets, reset, mask) -> list[Window]: # (B, T) each, as
     backward = [part.flip(1) for part in (targets, tokens, mask, mask, later)]
     return [Window(*(part.T for part in parts)) for parts in (forward, backward)]
 
-# %% ../../nbs/2_models/20_elmo.ipynb #450beec2
+# %% ../../nbs/2_models/20_elmo.ipynb #100d3171
 @patch(as_prop=True)
 def loss_chunk(self: Elmo) -> int:
     "Targets whose logits are computed at the same time."

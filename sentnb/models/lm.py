@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BACKBONES', 'LIMITS', 'COMPLETE_LIMITS', 'SHARES', 'STARTS', 'CHUNK_LOGITS', 'CHUNK', 'POOLS', 'FORMAT_VERSION',
            'ModelConfig', 'LMConfig', 'Head', 'LanguageModel', 'model_classes', 'build_model', 'Chunk', 'cut_chunk',
-           'spread_to_bytes', 'check_units', 'expected_shapes', 'open_model']
+           'spread_to_bytes', 'check_units', 'read_config', 'expected_shapes', 'open_model']
 
 # %% ../../nbs/2_models/03_lm.ipynb #d54c1484
 import hashlib, importlib, json
@@ -577,6 +577,10 @@ def _read_config(description: dict) -> LMConfig:
     settings = dict(description["model"])
     is_foreign = settings.get("cleaning") in _FOREIGN
     settings.setdefault("document_start", "none" if is_foreign else "pad")
+    return read_config(settings)
+
+def read_config(settings: dict) -> LMConfig:
+    "Settings of a model, as the class that its backbone asks for. Raises `SentnbError` for what they cannot be."
     kind, _ = model_classes(settings.get("backbone"))
     return from_dict(kind, settings)
 

@@ -63,7 +63,9 @@ def read_json(file: Path) -> dict:
     try: found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e: found = e
     if isinstance(found, dict): return found
-    why = repr(found) if isinstance(found, Exception) else f"it holds a {type(found).__name__}"
+    kind = type(found).__name__
+    said = " ".join(str(found).split())[:200]                 # not the bytes themselves
+    why = f"{kind}: {said}" if isinstance(found, Exception) else f"it holds a {kind}"
     raise SentnbError(f"{file.name} of {file.parent.name} is damaged: {why}")
 
 # %% ../../nbs/2_models/17_weight_files.ipynb #f551898c

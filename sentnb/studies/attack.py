@@ -270,8 +270,10 @@ def _damage_trial(i: int, folder: Path, steps: list[int], rng: random.Random) ->
     what = damage(file, rng)
     if rng.random() < .3: (folder / "latest").write_bytes(rng.randbytes(20))
     fell_back = store.newest() == store.at(steps[-2])
-    for step in (steps[-2] + 1, steps[-2] + 2): _save_again(store, step)
-    kept = sound(store.at(step)) is not None and store.newest() == store.pointed("latest") == store.at(step)
+    try:
+        for step in (steps[-2] + 1, steps[-2] + 2): _save_again(store, step)
+        kept = sound(store.at(step)) is not None and store.newest() == store.pointed("latest") == store.at(step)
+    except SentnbError: kept = False          # not one is left that can be used
     says = f"{what}: {'' if fell_back else 'did not '}fall back, the new one {'' if kept else 'not '}kept"
     return Trial(f"damage {i}", fell_back and kept, says)
 

@@ -7,6 +7,7 @@ __all__ = ['PUBLISHED_BITS', 'BitsConfig', 'BitsTexts', 'bits_texts', 'small_mod
            'yardstick_rows', 'bits_rows', 'bits_summary']
 
 # %% ../../nbs/6_studies/28_bits_table.ipynb #7ab37fb0
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

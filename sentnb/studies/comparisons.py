@@ -33,7 +33,9 @@ class ScaleConfig:
     seq_len: int = 64        # bytes of a window
     steps: int = 40          # of each training
     documents: int = 1000    # of the embedded reviews
-    exchange: bool = True    # measure what an exchange between two processes costs
+    precision: str = "fp32"  # fp32, fp16 or bf16
+    device: str = "cpu"      # or "cuda": a GPU for each process
+    exchange: bool = True    # measure what an exchange between two processes of this CPU costs
     two_nodes: bool = True   # rehearse two nodes, of which one dies and comes back
 
 # %% ../../nbs/6_studies/07_comparisons.ipynb #1b5c9f68
@@ -41,9 +43,9 @@ def base_training(settings,          # of a comparison: its fields that a traini
                   home: Path | None, # of the embedded corpus; None: the user's cache
                   **shared,          # more settings that all trainings of a comparison have
                  ) -> PretrainConfig:
-    "A small training on the CPU."
-    shared = common_fields(settings, ExperimentConfig) | shared
-    config = ExperimentConfig(**shared, schedule_steps=0, save_every=0, keep_checkpoints=1, device="cpu")
+    "A small training, on the CPU unless the settings name another device."
+    usual = dict(schedule_steps=0, save_every=0, keep_checkpoints=1, device="cpu")
+    config = ExperimentConfig(**usual | common_fields(settings, ExperimentConfig) | shared)
     return pretrain_config(config, home)
 
 def scaling_trainings(settings: ScaleConfig,
@@ -51,14 +53,14 @@ def scaling_trainings(settings: ScaleConfig,
                      ) -> dict[int, PretrainConfig]: # number of processes -> what to train
     "The same training on each number of processes."
     records = dict(log_every=5, eval_every=0)     # validation at the end only, so that it does not disturb the speed
-    base = base_training(settings, home, precision="fp32", lr=1e-3, docs_per_shard=10, **records)
+    base = base_training(settings, home, lr=1e-3, docs_per_shard=10, **records)
     return {n: replace(base, nproc=n) for n in settings.processes}
 
 def bf16_trainings(settings: ScaleConfig,
                    home: Path | None = None, # of the embedded corpus; None: the user's cache
                   ) -> dict[int, PretrainConfig]: # number of processes -> what to train
-    "The same in the format of the released model, with a quarter of the steps."
-    steps = max(1, settings.steps // 4)
+    "The same in the format of the released model, with a quarter of the steps, but at least two log lines."
+    steps = max(10, settings.steps // 4)
     trainings = scaling_trainings(settings, home)
     return {n: replace(plan, precision="bf16", steps=steps) for n, plan in trainings.items()}
 

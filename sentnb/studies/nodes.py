@@ -6,7 +6,7 @@
 __all__ = ['LOOPBACK', 'REJOIN', 'Node', 'can_make_namespaces', 'two_hosts', 'agent_command', 'start_agent', 'wait_until',
            'Rehearsal', 'rehearse', 'losses_apart', 'node_training', 'rehearse_beside_one']
 
-# %% ../../nbs/6_studies/26_nodes.ipynb #387ffb4a
+# %% ../../nbs/6_studies/26_nodes.ipynb #af2d103b
 import os
 import shutil
 import signal
@@ -25,7 +25,7 @@ from .comparisons import ScaleConfig, base_training, create_subrun, drop_checkpo
 from ..training.checkpoints import CheckpointStore
 from ..training.trainer import PretrainConfig
 
-# %% ../../nbs/6_studies/26_nodes.ipynb #473bd9c8
+# %% ../../nbs/6_studies/26_nodes.ipynb #c68362e8
 @dataclass(frozen=True)
 class Node:
     "A host, as torchrun sees it."
@@ -75,7 +75,7 @@ def _connect(spaces: list[str], cable: list[str]) -> tuple[Node, Node]:
     return tuple(Node(address, end, ("ip", "netns", "exec", space))
                  for space, end, address in zip(spaces, cable, addresses))
 
-# %% ../../nbs/6_studies/26_nodes.ipynb #e95e7b5d
+# %% ../../nbs/6_studies/26_nodes.ipynb #2664e1a0
 REJOIN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}   # so that a new node may join those that live on
 
 def agent_command(node: Node, first: Node, port: int,
@@ -108,7 +108,7 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str):
         if time.monotonic() > end: raise SentnbError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(.02)
 
-# %% ../../nbs/6_studies/26_nodes.ipynb #2148309f
+# %% ../../nbs/6_studies/26_nodes.ipynb #235b0e45
 @dataclass(frozen=True)
 class Rehearsal:
     "What happened."
@@ -172,7 +172,7 @@ def _end(agents: list[subprocess.Popen]):
         if agent.poll() is None: os.killpg(agent.pid, signal.SIGKILL)
         agent.wait()
 
-# %% ../../nbs/6_studies/26_nodes.ipynb #28bd44cc
+# %% ../../nbs/6_studies/26_nodes.ipynb #64361013
 def losses_apart(a: Run, b: Run) -> float: # nats
     "The largest difference of two trainings' losses at the steps that both have logged, and at the end."
     gaps = []
@@ -186,7 +186,8 @@ def node_training(settings: ScaleConfig,
                  ) -> PretrainConfig:       # for one process
     "A small training, long enough to kill a node on the way: it logs every second step and saves every twentieth."
     records = dict(log_every=2, eval_every=0)
-    small = base_training(settings, home, precision="fp32", lr=1e-3, docs_per_shard=10, nproc=1, **records)
+    on_cpu = dict(device="cpu", precision="fp32", nproc=1)
+    small = base_training(settings, home, lr=1e-3, docs_per_shard=10, **on_cpu, **records)
     return replace(small, steps=200, save_every=20, hidden_size=min(64, settings.hidden_size), timeout_seconds=30.)
 
 def rehearse_beside_one(plan: PretrainConfig, # for one process

@@ -18,12 +18,12 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.api import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-from ..core import SentnbError, from_dict, progress, read_yaml, write_yaml
+from ..core import SentnbError, progress, write_yaml
 from ..runs import Run
 from .checkpoints import CheckpointStore
 from .distributed import die_with_parent
 from .pretrain import PretrainResult
-from .trainer import PretrainConfig, check_settings, initial_weights, open_split
+from .trainer import PretrainConfig, check_settings, initial_weights, open_split, read_settings
 
 # %% ../../nbs/3_training/05_launch.ipynb #d7583bcf
 class RankLogs(LogsSpecs):
@@ -80,7 +80,7 @@ def run_agent(params: str, # checkpoint/params.yaml of a run
               run: Run,
              ):
     "Start the ranks on this machine and wait for them. Raises `ChildFailedError` when one fails for good."
-    config = from_dict(PretrainConfig, read_yaml(params))
+    config = read_settings(params)
     local = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=config.nproc, max_restarts=config.max_restarts,
                          rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=run.name,   # port 0: a free one
                          logs_specs=RankLogs(run.log_folder/"ranks"))

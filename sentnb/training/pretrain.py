@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
-from ..core import SentnbError, from_dict, read_yaml
+from ..core import SentnbError
 from ..runs import Run, runs_root
 from .distributed import die_with_parent, end_process, join_world, leave_world
-from .trainer import PretrainConfig, Trainer, check_settings
+from .trainer import PretrainConfig, Trainer, check_settings, read_settings
 
 # %% ../../nbs/3_training/11_pretrain.ipynb #091930ad
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _is_open(run: Run) -> bool:
 @record
 def train_as_file_says(path: str) -> PretrainResult: # a YAML file
     "Train with the settings of a parameter file. Raises `SentnbError` when it asks for processes that are not there."
-    config = from_dict(PretrainConfig, read_yaml(path))
+    config = read_settings(path)
     launched = "RANK" in os.environ
     if launched: die_with_parent(parent=int(os.environ.get("SENTNB_AGENT", os.getppid())))
     if config.nproc > 1 and not launched:

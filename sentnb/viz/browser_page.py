@@ -6,7 +6,7 @@
 __all__ = ['LIMIT', 'WEB', 'EXAMPLES', 'PROMPT', 'check_readable', 'pack_weights', 'split_algorithm', 'describe_tokenizer',
            'describe_cleaning', 'describe_classifier', 'browser_page', 'write_browser_page']
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #fc4c8ed0
+# %% ../../nbs/5_viz/21_browser_page.ipynb #7407cdc4
 import base64
 import html
 import json
@@ -25,7 +25,7 @@ from ..data.tokenizers import SentencePieceTokenizer, Tokenizer
 from ..models.lm import LanguageModel, find_model
 from ..tasks.classify import TextClassifier, load_classifier
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #5dcb0d94
+# %% ../../nbs/5_viz/21_browser_page.ipynb #3f65f925
 _NAMES = {"embedding.weight": "embedding", "head.bias": "head_bias", "head.weight": "head",
           "head.projection.weight": "projection"}
 _NORM = {"original0": ".g", "original1": ".v"}    # of torch's weight norm: lengths, directions
@@ -42,7 +42,7 @@ def check_readable(lm: LanguageModel):
     if kind not in ("mlstm", "lstm") or layers != 1:
         raise SentnbError(f"a page can carry an mLSTM or LSTM of one layer, and this is a {kind} of {layers}")
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #a14be27f
+# %% ../../nbs/5_viz/21_browser_page.ipynb #27246fe5
 def pack_weights(lm: LanguageModel
                 ) -> tuple[list, int, bytes]: # [name, size] of each tensor; bytes of a number; all numbers, packed
     "A model's weights for reader.js. Raises `SentnbError` for a model that the page could not run."
@@ -56,7 +56,7 @@ def pack_weights(lm: LanguageModel
     sizes = [[name, tensor.size] for name, tensor in tensors.items()]
     return sizes, stored.itemsize, zlib.compress(planes.tobytes(), 9)
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #db651e97
+# %% ../../nbs/5_viz/21_browser_page.ipynb #b411a973
 def _varint(data: bytes, at: int) -> tuple[int, int]: # the number, and where it ends
     value = shift = 0
     while True:
@@ -99,7 +99,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict:
                 normal=[i for i in every if not is_special(i)],
                 byte_ids=[sp.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)])
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #e457c636
+# %% ../../nbs/5_viz/21_browser_page.ipynb #e69e3c45
 _RULES = {r"<[/!]?[a-zA-Z-][^<>]*>": "tags",
           r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)": "entities",
           "\n": "newlines",
@@ -117,7 +117,7 @@ def describe_cleaning(cleaner: Cleaner) -> dict:
     return dict(rules=[_RULES[pattern] for pattern in patterns], front=cleaner.front, back=cleaner.back,
                 entities=entities)
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #bdeb8b99
+# %% ../../nbs/5_viz/21_browser_page.ipynb #9606b7fb
 LIMIT = 2.   # standard deviations that get the full color
 
 def describe_classifier(clf: TextClassifier) -> dict: # neuron, classifier, classes
@@ -135,7 +135,7 @@ def describe_classifier(clf: TextClassifier) -> dict: # neuron, classifier, clas
                 classes=["negative", "positive"] if names == ["0", "1"] else names,
                 limit=LIMIT)
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #eed326ba
+# %% ../../nbs/5_viz/21_browser_page.ipynb #e023ae66
 WEB = Path(str(files("sentnb"))) / "viz" / "web"   # page.html, page.css, page.js, worker.js, reader.js
 
 EXAMPLES = (
@@ -165,7 +165,7 @@ def _fact_table(facts: dict[str, str]) -> str:
             for name, text in facts.items()]
     return f"<table>{''.join(rows)}</table>"
 
-# %% ../../nbs/5_viz/21_browser_page.ipynb #32e410ce
+# %% ../../nbs/5_viz/21_browser_page.ipynb #cb4e9128
 def _script_json(value) -> str:
     "JSON that can stand inside a script element: nothing in it can end the element."
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

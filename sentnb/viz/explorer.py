@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXAMPLE', 'LIVE_LIMIT', 'TABS', 'open_subject', 'sample_reviews', 'NeuronExplorer', 'without_widgets']
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #7832ed26
+# %% ../../nbs/5_viz/20_explorer.ipynb #196d0ce5
 import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from .live_reader import N_LIKELY, LiveReader
 from .views import (LIMIT, Scale, View, byte_spans, document, document_facts, front_end, notebook_html,
                               packed, save_views, texts_view)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #f4754abb
+# %% ../../nbs/5_viz/20_explorer.ipynb #641bfd7b
 def open_subject(lm: LanguageModel | TextClassifier | str | Path | None, # a model, with its classifier, or where it is
                 ) -> tuple[LanguageModel, TextClassifier | None]:
     "The model and, where there is one, its classifier. Raises as loading does."
@@ -54,7 +54,7 @@ def sample_reviews(n: int = 50,      # of each label
     rows = np.concatenate([np.flatnonzero(labels == label)[:n] for label in (0, 1)])
     return [reviews.texts[row][:chars] for row in rows], labels[rows].tolist()
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #f8b91bd2
+# %% ../../nbs/5_viz/20_explorer.ipynb #b85eea49
 EXAMPLE = ("I expected little, and the first half hour is dull. Then the story finds its heart: the acting is "
            "wonderful, and the ending moved me to tears.")
 
@@ -95,7 +95,7 @@ class NeuronExplorer:
         "What units can be searched by."
         return unit_criteria(self.survey, self.clf)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #4bad2d84
+# %% ../../nbs/5_viz/20_explorer.ipynb #402b8421
 @patch
 def _chosen(self: NeuronExplorer, neuron: int | Neuron | Scale | None) -> Scale:
     "The scale of the unit that the user named."
@@ -115,7 +115,7 @@ def scale_of(self: NeuronExplorer, unit: int | None) -> Scale:
     if unit not in self._scales: self._scales[unit] = self.survey.scale(unit)
     return self._scales[unit]
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #0462372c
+# %% ../../nbs/5_viz/20_explorer.ipynb #93c7b088
 @patch
 def texts(self: NeuronExplorer,
           texts: str | Sequence[str] | Mapping[str, str] | None = None, # one, some, or title -> text
@@ -150,7 +150,7 @@ def windows(self: NeuronExplorer, n: int = 6, unit: int | None = None) -> View:
     "The places of the corpus where the unit is strongest."
     return windows_view(self.survey, self.scale_of(unit), n)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #bb3b20c6
+# %% ../../nbs/5_viz/20_explorer.ipynb #acd82133
 @patch
 def labels(self: NeuronExplorer, unit: int | None = None) -> View:
     "The unit's values by label. Raises `SentnbError` for a corpus without labels."
@@ -193,7 +193,7 @@ def to_html(self: NeuronExplorer,
     "Write texts, colored byte by byte, as one self-contained page."
     return save_views(path, self.texts(texts), *views)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #ee315de4
+# %% ../../nbs/5_viz/20_explorer.ipynb #21c7d50b
 LIVE_LIMIT = 20_000   # characters of a text that is typed
 
 def _text_of(request: dict, name: str = "text") -> str:
@@ -229,7 +229,7 @@ def _read_on(self: NeuronExplorer, request: dict, start: int) -> dict:
     progress = dict(total=len(spans), done=reader.done, stamp=self._stamp)
     return progress | dict(first=start, lead=lead, spans=packed(spans, "<u4"), facts=facts, likely=N_LIKELY)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #e08dd43d
+# %% ../../nbs/5_viz/20_explorer.ipynb #795e10bb
 @patch
 def _write(self: NeuronExplorer, request: dict) -> dict:
     "Texts for one place of the dial."
@@ -270,7 +270,7 @@ def _second(self: NeuronExplorer, request: dict) -> int:
     order = np.argsort(-np.abs(self.criteria[0].values))
     return int(order[order != first][0])
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #3ce59ab1
+# %% ../../nbs/5_viz/20_explorer.ipynb #ac9ac140
 TABS = ("dial", "neurons", "windows", "labels", "gates", "compare")
 
 @patch
@@ -283,7 +283,7 @@ def answer(self: NeuronExplorer, request: dict) -> dict:
     try: return makers[kind](request)
     except SentnbError as error: return dict(error=str(error))
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #ccafe757
+# %% ../../nbs/5_viz/20_explorer.ipynb #986962df
 @cache
 def _widget_class() -> type:
     "The widget. Raises `SentnbError` where anywidget is not installed."
@@ -315,7 +315,7 @@ def opening(self: NeuronExplorer) -> View:
                 units=config.hidden_size, model=f"{config.backbone} of {config.hidden_size} units", stamp=-1)
     return View("explorer", "Neuron explorer", data)
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #567b48e1
+# %% ../../nbs/5_viz/20_explorer.ipynb #c7cea264
 @patch(as_prop=True)
 def widget(self: NeuronExplorer):
     "The live widget. Raises `SentnbError` where anywidget is not installed."
@@ -333,7 +333,7 @@ def _repr_mimebundle_(self: NeuronExplorer, include=None, exclude=None) -> dict:
     shown = shown[0] if isinstance(shown, tuple) else shown
     return dict(shown) | data
 
-# %% ../../nbs/5_viz/20_explorer.ipynb #37455bf2
+# %% ../../nbs/5_viz/20_explorer.ipynb #1018af69
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode: # a copy
     "A notebook whose outputs can be read without a kernel."
     notebook = copy.deepcopy(notebook)

@@ -7,7 +7,7 @@ __all__ = ['BEFORE', 'AFTER', 'GATES', 'Survey', 'survey', 'Criterion', 'UnitSea
            'neurons_view', 'Place', 'strongest', 'windows_view', 'labels_view', 'gates', 'gates_view', 'compare_view',
            'Writing', 'dial_entry', 'dial_view']
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #3b4f1a51
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #27b2a286
 import html
 import re
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from .live_reader import LiveReader, Tokens, tokens_of
 from .tables import table
 from .views import (LIMIT, Scale, View, byte_spans, byte_values, document, packed, plain_text)
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #bfbae1ea
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #bd6031c2
 @dataclass(frozen=True, eq=False)
 class Survey:
     "What all units held while a model read some texts."
@@ -75,7 +75,7 @@ def _checked_labels(labels: Sequence[int], n: int) -> np.ndarray: # (N,) int
     if not np.isin(labels, [0, 1]).all(): raise SentnbError("labels must be 0 for negative and 1 for positive")
     return labels.astype(int)
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #9422fdd3
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #4dbfb6ea
 @dataclass(frozen=True, eq=False)
 class Criterion:
     "A number for each unit, by which units can be put in order."
@@ -85,7 +85,9 @@ class Criterion:
 
     def plain(self) -> dict:
         "For JSON."
-        return dict(name=self.name, about=self.about, values=packed(self.values, "<f4"))
+        most = float(np.abs(self.values).max()) or 1.
+        values = packed((self.values / most * 32767).round(), "<i2")      # half the size; nobody sees the difference
+        return dict(name=self.name, about=self.about, values=values, most=most)
 
 def _token_ends(of_byte: np.ndarray) -> np.ndarray: # (bytes,) -> (T',)
     "The last byte of each token that has bytes."
@@ -137,7 +139,7 @@ def _matched(pattern: re.Pattern, data: bytes) -> np.ndarray: # (bytes,) bool
     for match in pattern.finditer(data): marked[match.start():match.end()] = True
     return marked
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #67779c9a
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #ad89dae7
 def by_weight(clf: TextClassifier) -> Criterion:
     "The classifier's weight of each unit's value after the last character."
     pools = list(clf.settings.get("pool", ["last"]))
@@ -178,7 +180,7 @@ def _best_three(criterion: Criterion) -> dict:
         row[place] = f"unit {unit} ({criterion.values[unit]:+.2f})"
     return row
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #42b0b8f0
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #12534c34
 BEFORE, AFTER = 160, 40   # bytes of context: what a unit says was caused by what stands before
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _letters(text: str) -> str:
     "What two copies of a text share."
     return "".join(filter(str.isalnum, text.lower()))
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #657c0f4e
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #8f00f30a
 def _window_document(seen: Survey, place: Place, scale: Scale) -> dict:
     "A place with its context, as a document without expectations."
     text = seen.texts[place.text]
@@ -243,7 +245,7 @@ def windows_view(seen: Survey, scale: Scale, n: int = 6) -> View:
     data = sides | dict(about=about, limit=LIMIT)
     return View("windows", "The strongest places", data, table(rows)._repr_html_())
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #17175b0c
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #791786f7
 def labels_view(values: np.ndarray,                                # (N,) in standard deviations
                 labels: Sequence[int],                             # (N,) 0 or 1
                 scale: Scale,
@@ -261,7 +263,7 @@ def labels_view(values: np.ndarray,                                # (N,) in sta
     data = arrays | dict(names=list(names), threshold=threshold, scale=scale.plain(), limit=LIMIT, about=said)
     return View("labels", "Labels and a threshold", data, f"<p>{html.escape(said)}</p>")
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #a004b060
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #9422e505
 GATES = dict(cell=("what the unit holds", None), f=("the share of the cell that is kept", [0, 1]),
              i=("the share of the proposal that is taken", [0, 1]), u=("the proposal", [-1, 1]),
              o=("the share that the others see", [0, 1]), m=("the unit's intermediate state", None))
@@ -292,7 +294,7 @@ def _gates(layer, below: torch.Tensor, before: torch.Tensor, unit: int) -> dict:
     found = dict(f=f.sigmoid(), i=i.sigmoid(), u=u.tanh(), o=o.sigmoid())
     return found | dict(m=m[:, unit]) if layer.kind == "mlstm" else found
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #fcd57e32
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #d2638dcc
 def _gate_line(name: str, values: np.ndarray) -> dict:
     "One gate over time."
     about, span = GATES[name]
@@ -313,7 +315,7 @@ def gates_view(lm: LanguageModel, text: str, scale: Scale) -> View:
     data = dict(doc=doc, gates=lines, about=about, limit=LIMIT)
     return View("gates", "Gates over time", data, plain)
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #cd58f57d
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #fb62bda7
 def compare_view(readers: Sequence[LiveReader], # two: of one model or of two, with one unit each
                  scales: Sequence[Scale],       # of these units
                  text: str,
@@ -337,13 +339,14 @@ def _likeness(a: np.ndarray, b: np.ndarray) -> str:
     if not (a.std() and b.std()): return f"{apart}."
     return f"{apart}, correlation {np.corrcoef(a, b)[0, 1]:.2f}."
 
-# %% ../../nbs/5_viz/19_explorer_parts.ipynb #5159e0f6
+# %% ../../nbs/5_viz/19_explorer_parts.ipynb #cb6242b4
 @dataclass(frozen=True)
 class Writing:
     "What is the same at every place of the dial."
     prompt: str = "This is "
     length: int = 60         # tokens to write
-    samples: int = 2         # texts at each place
+    samples: int = 2         # texts to show at each place
+    judged: int = 16         # texts to score, those that are shown among them: one text says little
     temperature: float = .7  # as `sentnb generate`
     seed: int = 0
 
@@ -357,9 +360,9 @@ def dial_entry(lm: LanguageModel,
     if dial is not None and not abs(dial) <= 100: raise SentnbError(f"the dial cannot stand at {dial}")
     clamp = None if dial is None else {scale.unit: scale.cell_value(dial)}
     how = dict(clamp=clamp, temperature=writing.temperature, seed=writing.seed)
-    samples = lm.generate_samples(writing.prompt, writing.length, writing.samples, **how)
-    texts = [sample.text for sample in samples]
-    docs = [_read_document(lm, text, scale) for text in texts]
+    n = writing.samples if clf is None else max(writing.samples, writing.judged)
+    texts = [sample.text for sample in lm.generate_samples(writing.prompt, writing.length, n, **how)]
+    docs = [_read_document(lm, text, scale) for text in texts[:writing.samples]]
     return dict(dial=dial, docs=docs, scores=_scores(texts, clf))
 
 def _read_document(lm: LanguageModel, text: str, scale: Scale) -> dict:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WEB', 'Mark', 'Layer', 'Axis', 'Chart', 'UnitHistory', 'history_view', 'Page', 'chart_page']
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #3b2e745a
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #cb5119e6
 import html
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 from ..core import SentnbError, atomic_write
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #5a0359bc
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #d341fab8
 class Mark(NamedTuple):
     "A number in a chart."
     x: float
@@ -47,7 +47,7 @@ class Axis:
     log: bool = False
     names: Sequence[str] = ()           # of the places 0, 1, 2 …: an axis of names instead of numbers
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #7af820be
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #a62cf8a5
 def _ends(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
     "Where an axis begins and ends so that the values have room."
     if axis.names: return -.5, len(axis.names) - .5
@@ -80,7 +80,7 @@ def _number(value: float) -> str:
         if abs(value) >= size: return f"{value / unit:g} {letter}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #9109eead
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #638e7541
 def _tag(name: str,
          *inside: str,      # what stands in the element: other elements, already written
          text: str = "",    # or words, which are escaped here
@@ -104,7 +104,7 @@ _SHAPES = ("M-5 0A5 5 0 1 0 5 0A5 5 0 1 0 -5 0Z",          # circle
            "M-5 -2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z")           # cross
 _DASHES = ("", "7 3", "9 3 2 3", "2 3", "12 3", "1 3")
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #11f2325e
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #13c42251
 _WIDTH, _TOP, _RIGHT, _BOTTOM = 640, 14, 18, 52   # of a drawing, in its own units
 
 class _Frame:
@@ -155,7 +155,7 @@ class _Frame:
             return [grid, _tag("text", text=name, class_="name", x=self.left, y=py - 13)]
         return [grid, _tag("text", text=_number(value), x=self.left - 8, y=py + 4, text_anchor="end")]
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #2130410f
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #5ea365ce
 def _path(frame: _Frame, points: Sequence[tuple], dashes: str) -> str:
     "A line through points."
     places = [frame.at(x, y) for x, y in points]
@@ -210,7 +210,7 @@ def _key(layer: Layer, number: int) -> str:
     source = _tag("small", text=layer.source) if layer.source else ""
     return _tag("label", box, sample, _tag("span", _tag("span", text=layer.name + " "), source))
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #76969969
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #0bdd2bfd
 WEB = Path(str(files("sentnb"))) / "viz" / "web"   # plots.css, plots.js
 
 def _assets() -> str:
@@ -249,10 +249,14 @@ class Chart:
     def svg(self) -> str:
         "The drawing."
         frame = self._frame()
-        drawn = [_draw_layer(frame, layer, i) for i, layer in enumerate(self.layers)]
+        levels, others = [], []                      # levels lie below the names of the lines, all else above
+        for i, layer in enumerate(self.layers):
+            place = others if layer.level is None else levels
+            place.append(_draw_layer(frame, layer, i))
         words = f"{self.title}; arrow keys go from mark to mark"
-        return _tag("svg", frame.axes(), *drawn, class_="plot", viewBox=f"0 0 {_WIDTH} {self.height}", role="group",
-                    aria_label=words, **frame.scale())
+        box = f"0 0 {_WIDTH} {self.height}"
+        return _tag("svg", *levels, frame.axes(), *others, class_="plot", viewBox=box, role="group", aria_label=words,
+                    **frame.scale())
 
     def table(self) -> str:
         "All marks in words."
@@ -272,7 +276,7 @@ class Chart:
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/html": self.html() + _assets(), "text/plain": self.title}
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #07d31b9b
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #7215c1b7
 _BARS, _FOOT, _HIGH = 32, 190, 160    # of the histogram: bars, and its foot and height in its own units
 
 @dataclass(frozen=True)
@@ -298,7 +302,7 @@ class UnitHistory:
             return (100 * found / max(1, len(row))).round(1).tolist()
         return [[share(row[labels == label]) for label in (0, 1)] for row in turned]
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #16289b68
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #a107bc45
 def _histogram_svg(name: str) -> str:
     "Bars without height, which the script raises, and their axis."
     width = (_WIDTH - 40) / _BARS
@@ -356,7 +360,7 @@ def history_view(title: str,
               f'<script type="application/json">{script}</script>']
     return Page(title, [_tag("figure", *inside, class_="sn-history")])
 
-# %% ../../nbs/5_viz/22_interactive_plots.ipynb #52b074f5
+# %% ../../nbs/5_viz/22_interactive_plots.ipynb #81bc4f38
 class Page:
     "Pieces of HTML, one below the other."
     def __init__(self, title: str, pieces: Sequence[str]):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['N_LIKELY', 'KEEP_EVERY', 'Tokens', 'tokens_of', 'Facts', 'no_facts', 'Bookmark', 'LiveReader']
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #0c8cffb1
+# %% ../../nbs/5_viz/18_live_reader.ipynb #7209f119
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core import SentnbError
 from ..models.lm import LanguageModel, check_units, spread_to_bytes
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #734c6952
+# %% ../../nbs/5_viz/18_live_reader.ipynb #2bf92041
 class Tokens(NamedTuple):
     "A text as a model reads it."
     ids: np.ndarray      # (T,) int64
@@ -33,7 +33,7 @@ def tokens_of(lm: LanguageModel, text: str) -> Tokens:
     numbers = np.repeat(numbers, lm.token_lengths(ids))[:, None]          # (bytes of the cleaned text, 1)
     return Tokens(ids, spread_to_bytes(numbers, origin, n_bytes)[:, 0] - 1)
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #cd9e87ae
+# %% ../../nbs/5_viz/18_live_reader.ipynb #68258c0d
 N_LIKELY = 5   # tokens that are shown as likeliest
 
 class Facts(NamedTuple):
@@ -57,7 +57,7 @@ def no_facts(n_units: int) -> Facts:
     likely = np.zeros((0, N_LIKELY))
     return Facts(values, np.zeros(0, np.float32), likely.astype(np.int64), likely.astype(np.float32))
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #4c30a2ed
+# %% ../../nbs/5_viz/18_live_reader.ipynb #31c847a7
 KEEP_EVERY = 8   # tokens between two bookmarks: to begin again costs seven tokens at most
 
 class Bookmark(NamedTuple):
@@ -90,7 +90,7 @@ class LiveReader:
         "Was the text read to its end?"
         return self.n_read == len(self.tokens.ids)
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #48b24aa2
+# %% ../../nbs/5_viz/18_live_reader.ipynb #47df7735
 @patch
 def change(self: LiveReader, text: str) -> int: # the first token that is to be read (again)
     "Take a new text. Raises `SentnbError` for half a surrogate pair."
@@ -109,7 +109,7 @@ def _back_to(self: LiveReader, number: int):
     self.here = self.kept[-1]
     self.facts = self.facts.cut(number * KEEP_EVERY)
 
-# %% ../../nbs/5_viz/18_live_reader.ipynb #851825c1
+# %% ../../nbs/5_viz/18_live_reader.ipynb #4948ce0d
 @patch
 def advance(self: LiveReader, n: int = 64):
     "Read the next `n` tokens, or as many as there are."
@@ -130,7 +130,7 @@ def advance(self: LiveReader, n: int = 64):
 @patch
 def read_all(self: LiveReader) -> LiveReader:
     "Read to the end."
-    while not self.done: self.advance()
+    while not self.done: self.advance(512)
     return self
 
 @patch

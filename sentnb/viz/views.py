@@ -7,11 +7,12 @@ __all__ = ['MANY_TOKENS', 'KINDS', 'LIMIT', 'packed', 'as_json', 'zipped', 'Scal
            'document', 'View', 'front_end', 'page', 'save_views', 'notebook_html', 'byte_values', 'plain_text',
            'texts_view']
 
-# %% ../../nbs/5_viz/17_views.ipynb #00adb326
+# %% ../../nbs/5_viz/17_views.ipynb #5398bd30
 import base64
 import gzip
 import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -25,7 +26,7 @@ from ..tasks.neurons import Neuron
 from .heatmap import Heatmap
 from .live_reader import LiveReader
 
-# %% ../../nbs/5_viz/17_views.ipynb #04fe07ea
+# %% ../../nbs/5_viz/17_views.ipynb #2070da6b
 def packed(values, dtype: str) -> str:
     "An array as base64; `dtype` is little-endian, such as \"<f4\"."
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
@@ -38,7 +39,7 @@ def zipped(data) -> str: # letters, digits, + / =
     "JSON, compressed."
     return base64.b64encode(gzip.compress(as_json(data).encode(), mtime=0)).decode()
 
-# %% ../../nbs/5_viz/17_views.ipynb #503158a8
+# %% ../../nbs/5_viz/17_views.ipynb #f1e842c3
 @dataclass(frozen=True)
 class Scale:
     "A unit, and what its values are measured against."
@@ -66,7 +67,7 @@ class Scale:
         name = self.name or f"unit {self.unit}" + (" (upside down)" if self.sign < 0 else "")
         return dict(unit=self.unit, sign=self.sign, mean=float(self.mean), std=float(self.std), name=name)
 
-# %% ../../nbs/5_viz/17_views.ipynb #72a92ad6
+# %% ../../nbs/5_viz/17_views.ipynb #a455c6c6
 def shown_piece(piece: bytes) -> str:
     "A token's bytes in letters: what is not UTF-8 or cannot be seen is spelled out."
     if not piece: return "(start)"
@@ -82,7 +83,7 @@ def byte_spans(of_byte: np.ndarray, # (bytes,) from `tokens_of`
     is_read = of_byte >= 0
     return int((~is_read).sum()), np.bincount(of_byte[is_read], minlength=n_tokens)
 
-# %% ../../nbs/5_viz/17_views.ipynb #4728176b
+# %% ../../nbs/5_viz/17_views.ipynb #90873971
 def document_facts(reader: LiveReader,
                    scales: Sequence[Scale], # of the reader's units, in its order
                    start: int = 0,          # the first token that is wanted
@@ -113,7 +114,7 @@ def document(reader: LiveReader, text: str, scales: Sequence[Scale], title: str 
     if len(spans) > MANY_TOKENS: facts |= dict(likely="", chances="")
     return dict(text=text, title=title, lead=lead, spans=packed(spans, "<u4"), **facts)
 
-# %% ../../nbs/5_viz/17_views.ipynb #f82e1aeb
+# %% ../../nbs/5_viz/17_views.ipynb #eaeaf964
 KINDS = ("texts", "dial", "neurons", "windows", "labels", "gates", "compare", "explorer")
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +138,7 @@ def front_end(name: str) -> str:
     "A file of the front end: \"explorer.js\" or \"explorer.css\"."
     return files("sentnb").joinpath("viz", name).read_text(encoding="utf-8")
 
-# %% ../../nbs/5_viz/17_views.ipynb #fe9bb1a7
+# %% ../../nbs/5_viz/17_views.ipynb #9ed2d9ac
 _ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"   # nothing from elsewhere
 
 def _section(view: View, name: str, titled: bool) -> str: # HTML
@@ -165,7 +166,7 @@ def save_views(path: str | Path, *views: View, title: str = "") -> Path:
     "Write views as one self-contained page."
     return atomic_write(path, page(*views, title=title))
 
-# %% ../../nbs/5_viz/17_views.ipynb #e222c459
+# %% ../../nbs/5_viz/17_views.ipynb #1b993e60
 _LOADER = """(async box=>{
 const raw=Uint8Array.from(atob('DATA'),c=>c.charCodeAt(0));
 const open=new Blob([raw]).stream().pipeThrough(new DecompressionStream('gzip'));
@@ -176,9 +177,13 @@ const address=URL.createObjectURL(new Blob([js],{type:'text/javascript'}));
 (await import(address)).mount(box,view)
 })(document.currentScript.previousElementSibling).catch(e=>console.warn(e))"""
 
+def _without_comments(program: str) -> str:
+    "The program without the lines and the indents that only people read."
+    return re.sub(r"(?m)^ *//.*\n|^ +", "", program)
+
 def notebook_html(view: View) -> str:
     "A view as an output of a notebook."
-    whole = dict(js=front_end("explorer.js"), css=front_end("explorer.css"), view=view.content())
+    whole = dict(js=_without_comments(front_end("explorer.js")), css=front_end("explorer.css"), view=view.content())
     title = html.escape(view.title)
     return (f'<div><div style="font-weight:600">{title}</div>{view.plain}</div>'
             f'<script>{_LOADER.replace("DATA", zipped(whole))}</script>')
@@ -192,7 +197,7 @@ def to_html(self: View, path: str | Path) -> Path:
     "Write the view as one self-contained page."
     return save_views(path, self)
 
-# %% ../../nbs/5_viz/17_views.ipynb #31fc2b86
+# %% ../../nbs/5_viz/17_views.ipynb #1d5752aa
 LIMIT = 3.   # standard deviations with the last color: the same in every view, so that colors can be compared
 
 def byte_values(reader: LiveReader) -> np.ndarray: # (bytes, units)
