@@ -166,11 +166,10 @@ def features(lm,                         # a model with `featurize` and `fingerp
     batch_size = batch_size or (512 if torch.cuda.is_available() else 128)
     chunks = feature_chunks(lm, texts, settings, batch_size, progress)   # lazy: nothing has been read yet
     folder = features_folder(cache)
-    if folder is None: return collect(chunks, len(texts))
+    if folder is None or cache == "auto" and not can_keep(folder): return collect(chunks, len(texts))
     path = folder / f"{feature_key(lm, texts, settings)}.npy"
     stored = load_features(path, len(texts))
     if stored is not None: return stored
-    if cache == "auto" and not can_keep(folder): return collect(chunks, len(texts))
     write_features(path, chunks, len(texts))
     prune_cache(folder)
     return load_features(path, len(texts))
