@@ -144,7 +144,7 @@ def fresh(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
     pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "install", "--quiet", "-c", ROOT / "requirements.txt", wheel]
+    command = [*pip, "install", "--quiet", "--no-compile", "-c", ROOT / "requirements.txt", wheel]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode and "No matching distribution" in done.stderr: pytest.skip("the package index is out of reach")
     assert done.returncode == 0, done.stderr[-2000:]
