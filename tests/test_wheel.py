@@ -161,7 +161,7 @@ def test_a_fresh_environment_does_what_readme_says(fresh, tmp_path):
         return done.stdout
     assert '"sentnb_label": 1' in call("classify", "-", input="A wonderful film, warm and funny.\n")
     assert len(call("generate", "The film was ", "--length", "20")) > len("The film was ")
-    (tmp_path / "mine.txt").write_text("\n".join(load_dataset("imdb")["unsup"].texts[:300]))
+    (tmp_path / "mine.txt").write_text("\n".join(load_dataset("movie_reviews")["imdb"].texts[:300]))
     call("train", "mine.txt", "--minutes", "0.2", "--name", "mine")
     assert Run.open(tmp_path / "runs" / "train" / "mine").state == "finished"
     assert call("generate", "I ", "--length", "10", "--model", "runs/train/mine").startswith("I ")
