@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'FORMS', 'SHIM_ELSEWHERE', 'SHIM', 'STYLE', 'FEATURES', 'EXTENSIONS', 'CHECKS', 'Site', 'open_site', 'slug',
-           'relink', 'prose', 'code_block', 'output_block', 'notebook_page', 'runs_of', 'run_page', 'experiment_page',
-           'first_picture', 'gallery_page', 'Name', 'public_names', 'name_section', 'api_page', 'modules', 'home_page',
-           'write_pages', 'navigation', 'settings', 'build']
+           'relink', 'prose', 'code_block', 'output_block', 'Name', 'public_names', 'name_section', 'api_page',
+           'modules', 'notebook_page', 'runs_of', 'run_page', 'experiment_page', 'first_picture', 'gallery_page',
+           'home_page', 'write_pages', 'navigation', 'settings', 'build']
 
 # %% ../../nbs/6_studies/25_site.ipynb #44764dc5
 import ast, base64, hashlib, html, json, os, re, shutil, subprocess, sys
@@ -167,6 +167,113 @@ def _picture(site: Site, output, folder: str) -> str:
     alt = said.get("alt") or output["data"].get("text/plain", "a picture")
     return f'<div class="output"><img src="{name}" alt="{html.escape(alt)}" loading="lazy"></div>'
 
+# %% ../../nbs/6_studies/25_site.ipynb #5c0b1b8a
+@dataclass
+class Name:
+    "A class, function or method."
+    name: str                # "LanguageModel.generate"
+    node: ast.AST            # its definition
+    comments: dict           # parameter or field -> comment
+
+def _definitions(tree: ast.Module, lines: list[str]) -> Iterator[Name]:
+    "What a module defines for others, in the order of the source."
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield Name(node.name, node, field_comments(lines, node.name))
+            methods = (child for child in node.body if isinstance(child, ast.FunctionDef))
+            yield from (_function(method, lines, node.name) for method in methods)
+        if isinstance(node, ast.FunctionDef): yield _function(node, lines, _patched(node))
+
+def _patched(node: ast.FunctionDef) -> str: # the class that `@patch` adds it to, or ""
+    decorators = [ast.unparse(d) for d in node.decorator_list]
+    first = node.args.args[0].annotation if node.args.args else None
+    is_patch = any(decorator.startswith("patch") for decorator in decorators)
+    return ast.unparse(first) if first and is_patch else ""
+
+def _function(node: ast.FunctionDef, lines: list[str], owner: str = "") -> Name:
+    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    return Name(f"{owner}.{node.name}" if owner else node.name, node, signature_comments(lines, first - 1))
+
+def public_names(path: Path) -> list[Name]: # of a module's file
+    "What a module offers, private names left out, methods behind their classes."
+    source = path.read_text(encoding="utf-8")
+    found = [entry for entry in _definitions(ast.parse(source), source.splitlines()) if _is_public(entry.name)]
+    order = list(dict.fromkeys(_owner(entry) for entry in found))
+    return sorted(found, key=lambda entry: order.index(_owner(entry)))
+
+def _owner(entry: Name) -> str: return entry.name.partition(".")[0]
+
+def _is_public(name: str) -> bool:
+    return not any(part.startswith("_") for part in name.replace("__init__", "init").split("."))
+
+# %% ../../nbs/6_studies/25_site.ipynb #be756963
+def _written(node: ast.AST | None) -> str: return ast.unparse(node) if node else ""
+
+def _fields(node: ast.ClassDef) -> list[tuple]: # name, type, default
+    parts = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    return [(_written(part.target), _written(part.annotation), _written(part.value)) for part in parts]
+
+def _arguments(node: ast.FunctionDef) -> list[tuple]: # name, type, default
+    a = node.args
+    plain = a.posonlyargs + a.args
+    values = [None] * (len(plain) - len(a.defaults)) + a.defaults + a.kw_defaults
+    named = zip(plain + a.kwonlyargs, values)
+    rows = [(arg.arg, _written(arg.annotation), _written(value)) for arg, value in named]
+    rows += [(stars + arg.arg, _written(arg.annotation), "")
+             for arg, stars in ((a.vararg, "*"), (a.kwarg, "**")) if arg]
+    return [row for row in rows if row[0] not in ("self", "cls")]
+
+def _comment(name: str, comments: dict) -> str:
+    "The comment on a parameter, which may be about several."
+    name = name.strip("*")
+    return next((text for names, text in comments.items() if name in names.split(", ")), "")
+
+def _cell(text) -> str: return str(text or "").replace("|", "\\|").replace("<", "&lt;")
+
+def _quoted(text: str) -> str: return f"`{text}`" if text else ""      # a | between backticks ends no cell
+
+def _table(entry: Name) -> str:
+    "Parameters of a function, or fields of a class."
+    is_class = isinstance(entry.node, ast.ClassDef)
+    rows = _fields(entry.node) if is_class else _arguments(entry.node)
+    if not rows: return ""
+    lines = ["| parameter | type | default | |", "| --- | --- | --- | --- |"]
+    for name, kind, default in rows:
+        about = _cell(_comment(name, entry.comments))
+        lines.append(f"| `{name}` | {_quoted(kind)} | {_quoted(default)} | {about} |")
+    return "\n".join(lines) + "\n"
+
+def name_section(site: Site, entry: Name, path: str) -> str: # path of the module, relative to the checkout
+    "One entry of the index."
+    level = "###" if "." in entry.name else "##"
+    doc = (ast.get_docstring(entry.node) or "").strip()
+    kind = _written(getattr(entry.node, "returns", None))
+    back = f"{_quoted(kind)} {_cell(entry.comments.get('return'))}".strip()
+    result = f"Returns {back}\n" if back and kind != "None" else ""
+    source = f"[source]({site.host}/{path}#L{entry.node.lineno}){{ .source }}"
+    shown, anchor = (entry.name.replace("__init__", init) for init in ("&#95;&#95;init&#95;&#95;", "init"))
+    head = f"{level} {shown} {{ #{anchor} }}"
+    return f"{head}\n\n{_cell(doc)} {source}\n\n{_table(entry)}\n{result}"
+
+def _dotted(path: str) -> str: return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+def _api_of(path: str) -> str: return f"api/{_dotted(path)}.md"
+
+def api_page(site: Site, path: str) -> str: # of a module, relative to the checkout
+    "All that a module offers."
+    source = (site.root / path).read_text(encoding="utf-8")
+    edited = re.search(r"File to edit: (?:\.\./)*(nbs/\S+\.ipynb)", source)
+    notebook = edited[1] if edited else ""          # a file that is written by hand has none
+    made = f"Defined, explained and tested in [{Path(notebook).name}](../{site.page_of(notebook)})." * bool(notebook)
+    doc = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    sections = [name_section(site, entry, path) for entry in public_names(site.root / path)]
+    return "\n\n".join([f"# {_dotted(path)}\n\n> {doc}\n\n{made}", *sections]) + "\n"
+
+def modules(root: Path) -> list[str]: # relative to the checkout
+    "The modules that define something."
+    paths = sorted((root / "sentnb").rglob("*.py"))
+    return [p.relative_to(root).as_posix() for p in paths if p.name != "_modidx.py" and public_names(p)]
+
 # %% ../../nbs/6_studies/25_site.ipynb #44a6df79
 def _module_of(notebook: nbformat.NotebookNode) -> str: # "sentnb/data/streams.py"; "" where nothing is exported
     sources = "\n".join(cell.source for cell in notebook.cells)
@@ -260,109 +367,6 @@ def gallery_page(site: Site) -> str:
     intro = "Every run that is committed, with its report: one file, code folded, readable without a network."
     return f"# Gallery of runs\n\n> {intro}\n\n<div class=\"grid cards gallery\" markdown>\n\n{cards}\n</div>\n"
 
-# %% ../../nbs/6_studies/25_site.ipynb #5c0b1b8a
-@dataclass
-class Name:
-    "A class, function or method."
-    name: str                # "LanguageModel.generate"
-    node: ast.AST            # its definition
-    comments: dict           # parameter or field -> comment
-
-def _definitions(tree: ast.Module, lines: list[str]) -> Iterator[Name]:
-    "What a module defines for others, in the order of the source."
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            yield Name(node.name, node, field_comments(lines, node.name))
-            methods = (child for child in node.body if isinstance(child, ast.FunctionDef))
-            yield from (_function(method, lines, node.name) for method in methods)
-        if isinstance(node, ast.FunctionDef): yield _function(node, lines, _patched(node))
-
-def _patched(node: ast.FunctionDef) -> str: # the class that `@patch` adds it to, or ""
-    decorators = [ast.unparse(d) for d in node.decorator_list]
-    first = node.args.args[0].annotation if node.args.args else None
-    is_patch = any(decorator.startswith("patch") for decorator in decorators)
-    return ast.unparse(first) if first and is_patch else ""
-
-def _function(node: ast.FunctionDef, lines: list[str], owner: str = "") -> Name:
-    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-    return Name(f"{owner}.{node.name}" if owner else node.name, node, signature_comments(lines, first - 1))
-
-def public_names(path: Path) -> list[Name]: # of a module's file
-    "What a module offers, private names left out, methods behind their classes."
-    source = path.read_text(encoding="utf-8")
-    found = [entry for entry in _definitions(ast.parse(source), source.splitlines()) if _is_public(entry.name)]
-    order = list(dict.fromkeys(_owner(entry) for entry in found))
-    return sorted(found, key=lambda entry: order.index(_owner(entry)))
-
-def _owner(entry: Name) -> str: return entry.name.partition(".")[0]
-
-def _is_public(name: str) -> bool:
-    return not any(part.startswith("_") for part in name.replace("__init__", "init").split("."))
-
-# %% ../../nbs/6_studies/25_site.ipynb #be756963
-def _written(node: ast.AST | None) -> str: return ast.unparse(node) if node else ""
-
-def _fields(node: ast.ClassDef) -> list[tuple]: # name, type, default
-    parts = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-    return [(_written(part.target), _written(part.annotation), _written(part.value)) for part in parts]
-
-def _arguments(node: ast.FunctionDef) -> list[tuple]: # name, type, default
-    a = node.args
-    plain = a.posonlyargs + a.args
-    values = [None] * (len(plain) - len(a.defaults)) + a.defaults + a.kw_defaults
-    named = zip(plain + a.kwonlyargs, values)
-    rows = [(arg.arg, _written(arg.annotation), _written(value)) for arg, value in named]
-    rows += [(stars + arg.arg, _written(arg.annotation), "")
-             for arg, stars in ((a.vararg, "*"), (a.kwarg, "**")) if arg]
-    return [row for row in rows if row[0] not in ("self", "cls")]
-
-def _comment(name: str, comments: dict) -> str:
-    "The comment on a parameter, which may be about several."
-    name = name.strip("*")
-    return next((text for names, text in comments.items() if name in names.split(", ")), "")
-
-def _cell(text) -> str: return str(text or "").replace("|", "\\|").replace("<", "&lt;")
-
-def _quoted(text: str) -> str: return f"`{text}`" if text else ""      # a | between backticks ends no cell
-
-def _table(entry: Name) -> str:
-    "Parameters of a function, or fields of a class."
-    is_class = isinstance(entry.node, ast.ClassDef)
-    rows = _fields(entry.node) if is_class else _arguments(entry.node)
-    if not rows: return ""
-    lines = ["| parameter | type | default | |", "| --- | --- | --- | --- |"]
-    for name, kind, default in rows:
-        about = _cell(_comment(name, entry.comments))
-        lines.append(f"| `{name}` | {_quoted(kind)} | {_quoted(default)} | {about} |")
-    return "\n".join(lines) + "\n"
-
-def name_section(site: Site, entry: Name, path: str) -> str: # path of the module, relative to the checkout
-    "One entry of the index."
-    level = "###" if "." in entry.name else "##"
-    doc = (ast.get_docstring(entry.node) or "").strip()
-    kind = _written(getattr(entry.node, "returns", None))
-    back = f"{_quoted(kind)} {_cell(entry.comments.get('return'))}".strip()
-    result = f"Returns {back}\n" if back and kind != "None" else ""
-    source = f"[source]({site.host}/{path}#L{entry.node.lineno}){{ .source }}"
-    shown, anchor = (entry.name.replace("__init__", init) for init in ("&#95;&#95;init&#95;&#95;", "init"))
-    head = f"{level} {shown} {{ #{anchor} }}"
-    return f"{head}\n\n{_cell(doc)} {source}\n\n{_table(entry)}\n{result}"
-
-def api_page(site: Site, path: str) -> str: # of a module, relative to the checkout
-    "All that a module offers."
-    source = (site.root / path).read_text(encoding="utf-8")
-    edited = re.search(r"File to edit: (?:\.\./)*(nbs/\S+\.ipynb)", source)
-    notebook = edited[1] if edited else ""          # a file that is written by hand has none
-    made = f"Defined, explained and tested in [{Path(notebook).name}](../{site.page_of(notebook)})." * bool(notebook)
-    doc = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-    sections = [name_section(site, entry, path) for entry in public_names(site.root / path)]
-    return "\n\n".join([f"# {_dotted(path)}\n\n> {doc}\n\n{made}", *sections]) + "\n"
-
-def modules(root: Path) -> list[str]: # relative to the checkout
-    "The modules that define something."
-    paths = sorted((root / "sentnb").rglob("*.py"))
-    return [p.relative_to(root).as_posix() for p in paths if p.name != "_modidx.py" and public_names(p)]
-
 # %% ../../nbs/6_studies/25_site.ipynb #57688c2b
 def home_page(site: Site) -> str:
     "README, with the explorer on top where it can be made."
@@ -403,10 +407,6 @@ def _text_page(site: Site, path: str) -> str:
     return wide + prose(site, _without_front_matter(text), os.path.dirname(path))
 
 def _without_front_matter(text: str) -> str: return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
-
-def _dotted(path: str) -> str: return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-def _api_of(path: str) -> str: return f"api/{_dotted(path)}.md"
 
 # %% ../../nbs/6_studies/25_site.ipynb #200df4ee
 def navigation(site: Site) -> list:
