@@ -13,9 +13,11 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
 EXTRAS = {
-    "dev": ["nbdev==2.4.14", "jupyterlab>=4", "pytest>=8", "pytest-xdist", "hypothesis", "ruff", "build", "wheel"],
+    "dev": ["nbdev==2.4.14", "jupyterlab>=4", "pytest>=8", "pytest-xdist", "hypothesis", "playwright", "ruff",
+            "build", "wheel"],
     "docs": ["mkdocs-material>=9.6,<10", "latex2mathml>=3.77"],    # make docs
     "hub": ["huggingface_hub>=0.30"],                              # models and data sets by their names
+    "elmo": ["h5py>=3.10"],                                        # ELMo weights as AllenNLP published them
     "excel": ["openpyxl>=3.1"],                                    # xlsx files
     "parquet": ["pyarrow"],                                        # Parquet files
 }
@@ -57,7 +59,7 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["sentnb", "sentnb.*"]),
     include_package_data=True,
-    package_data={"sentnb": ["released/**/*"]},
+    package_data={"sentnb": ["released/**/*", "viz/*.js", "viz/*.css", "viz/web/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require=EXTRAS,
