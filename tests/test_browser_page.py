@@ -9,6 +9,8 @@ import torch
 from sentnb.data.tokenizers import CharTokenizer, SentencePieceTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.models.sampling import prompt_tokens
+from sentnb.runs import Run
+from sentnb.studies.across_runs import bits_figures, mlstm_parameters, sentiment_figures, size_chart
 from sentnb.tasks.classify import TextClassifier, classify, load_classifier
 from sentnb.tasks.neurons import Neuron
 from sentnb.tasks.regression import LinearClassifier
@@ -236,3 +238,23 @@ def test_the_slider_goes_through_the_training(browser, tmp_path):
         page.get_by_role("button", name="Play").click()
         page.get_by_role("button", name="Play").wait_for()          # it says Stop meanwhile
         assert page.inner_text("output") == "30"
+
+
+def test_sizes_of_our_own_get_a_fit(tmp_path):
+    "A run of compare_sizes, once there is one: its models are a layer, and a power law goes through those over bytes."
+    run = Run.create("compare_sizes", {}, "reference", tmp_path / "runs")
+    assert "compare_sizes" in bits_figures(tmp_path)[1]             # it is not finished yet
+    def row(units):
+        n = mlstm_parameters(units)
+        accuracies = dict(sst_all=.6, sst_one=.55, sst_all_low=.58, sst_all_high=.62)
+        return dict(hidden_size=units, parameters=n, bits_per_character=9 * n ** -.1, **accuracies)
+    run.save_result("sizes", [row(units) for units in (64, 128, 256)])
+    run.save_result("pieces", row(256) | dict(bits_per_character=1.))
+    run.finish()
+    figures, absent = bits_figures(tmp_path)
+    assert len(figures) == 4 and "compare_sizes" not in absent
+    chart = size_chart(figures)
+    ours, fit, *_ = chart.layers
+    assert len(ours.marks) == 4 and "0.100th power" in fit.name
+    accuracies = sentiment_figures(tmp_path, "sst")
+    assert len(accuracies) == 6 and {figure.low for which, figure in accuracies if which == "all"} == {.58}
