@@ -230,7 +230,7 @@ def add_classify(commands):
     command.add_argument("--text-key", default="text", help="column that holds the text (default: text)")
     command.add_argument("--prefix", default="sentnb_", help="of the columns that are added (default: sentnb_)")
     command.add_argument("--max-chars", type=int, default=100_000, help="longer texts get no label (default: 100000)")
-    command.add_argument("--neuron", action="store_true", help="add the neuron's value, where it takes a second reading")
+    command.add_argument("--neuron", action="store_true", help="add the neuron's value, if it takes another reading")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add_table_options(command)
     command.set_defaults(call=classify_command)
@@ -308,7 +308,7 @@ def add_train(commands):
     command.add_argument("-p", dest="parameter", help="set another parameter of the notebook; may be repeated", **pair)
     command.set_defaults(call=train_command)
 
-# %% ../nbs/03_cli.ipynb #23d3c289
+# %% ../nbs/03_cli.ipynb #d869253a
 def finetune_command(args: argparse.Namespace):
     "Finetune on a table and print how good the classifier is, where it is and what to do next."
     from sentnb import execute

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PLUTCHIK', 'PUBLISHED', 'STAND_IN', 'GRID', 'WORDS', 'ALWAYS', 'EmotionConfig', 'emotion_benchmark', 'stand_in',
            'with_cleaning', 'choose_thresholds', 'emotion_scores', 'judge', 'by_regression', 'by_words', 'val_f1',
-           'emotion_rows', 'emotion_section', 'emotion_sentences']
+           'emotion_rows', 'by_finetuning', 'with_output', 'emotion_section', 'emotion_sentences']
 
 # %% ../../nbs/6_studies/18_elmo_emotions.ipynb #3c34a134
-import dataclasses
+import copy, dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +32,8 @@ class EmotionConfig(ElmoReportConfig):
     emotions: str = "plutchik"  # "plutchik": the papers' eight; "all": SemEval's eleven
     cleaning: str = "tweet"     # of the tweets
     held_out: int = 700         # training tweets that choose epoch and thresholds
+    finetune_epochs: float = 0. # of training a copy of the ELMo end to end with its head; 0: none, as it takes longest
+    finetune_lr: float = 1e-3   # of its layers, at the peak
 
 PLUTCHIK = ("anger", "anticipation", "disgust", "fear", "joy", "sadness", "surprise", "trust")
 PUBLISHED = {"transformer": (.771, .403, .764, .765, .818, .691, .400, .271),   # F1 by emotion, Kant et al., table 8
@@ -158,11 +160,31 @@ def _all_probabilities(report: ElmoReport, problem: Problem) -> dict[str, dict]:
     with stopwatch(report.seconds, "classifiers"):
         P = {name: found.probabilities for name, found in fit_heads(problem, report.config).items()}
         P["ELMo, logistic regressions (L1)"] = by_regression(problem)
+    if report.config.finetune_epochs: P["ELMo, finetuned end to end"] = by_finetuning(report)
     before = report.problem(report.X_untrained)
     with stopwatch(report.seconds, "baselines"):
         P[WORDS] = by_words(report.texts.parts)
         P["ELMo untrained, logistic regressions (L1)"] = by_regression(before)
     return P
+
+def by_finetuning(report: ElmoReport) -> dict[str, np.ndarray]: # "val" and "test" -> (N, K)
+    "Probabilities of a copy of the ELMo, its layers mixed, that was trained end to end with a head for all labels."
+    from sentnb.tasks.finetune import FinetuneConfig, finetune
+    config, parts = report.config, report.texts.parts
+    lm = with_output(copy.deepcopy(report.lm), "mix")
+    settings = FinetuneConfig(pool=config.pool, hidden_sizes=config.hidden_sizes, epochs=config.finetune_epochs,
+                              lr=config.finetune_lr, head_dropout=config.dropout, metric="jaccard_texts",
+                              batch_size=32, seed=config.seed)
+    with stopwatch(report.seconds, "finetuning"):
+        folder = report.run.checkpoint_folder / "finetuned"
+        found = finetune(lm, parts["train"], parts["val"], settings, folder, "emotions", report.texts.facts["labels"])
+        return {name: found.model.probabilities(parts[name].texts)[0] for name in ("val", "test")}
+
+def with_output(lm: Elmo, output: str) -> Elmo:
+    "The same model with other layers as its output; it is changed."
+    lm.config = lm.backbone.config = dataclasses.replace(lm.config, output=output)
+    lm.backbone.mix.requires_grad_(output == "mix")
+    return lm
 
 def _published_row(name: str, values: Sequence[float]) -> dict:
     by_emotion = dict(zip(PLUTCHIK, values))

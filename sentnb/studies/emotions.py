@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'PLUTCHIK', 'PREDICTIONS_FILE', 'SingleHeadConfig', 'MultiHeadConfig', 'emotion_texts', 'train_multihead',
-           'train_singlehead', 'comparisons', 'words_of_emotion', 'crossed_answers', 'emotion_rows', 'summary_rows',
-           'co_occurrence', 'confusion', 'hardest', 'write_predictions']
+           'answers_of', 'train_singlehead', 'comparisons', 'words_of_emotion', 'crossed_answers', 'emotion_rows',
+           'summary_rows', 'co_occurrence', 'confusion', 'hardest', 'write_predictions']
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #1137bef7
+# %% ../../nbs/6_studies/17_emotions.ipynb #565eb1a2
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from ..core import SentnbError, atomic_write
 from ..data.datasets import EMOTIONS, Split, find_file, load_dataset
 from ..models.lm import LanguageModel
 from ..tasks.baselines import untrained
-from ..tasks.finetune import FinetuneConfig, finetune
+from ..tasks.finetune import FinetuneConfig, FinetunedModel, finetune
 from ..tasks.metrics import class_scores, score, semeval_accuracy
 from ..tasks.thresholds import choose_thresholds
 from ..viz.plots import Picture
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #a9216634
+# %% ../../nbs/6_studies/17_emotions.ipynb #df74576c
 @dataclass(frozen=True)
 class SingleHeadConfig(FinetuneConfig):
     "One classifier for each emotion."
@@ -52,11 +52,14 @@ class MultiHeadConfig(SingleHeadConfig):
     hidden_sizes: tuple[int, ...] = (2048, 1024)
     activation: str = "prelu"
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #f780666b
+# %% ../../nbs/6_studies/17_emotions.ipynb #bd961ca7
 PUBLISHED = {   # F1 on the validation tweets, read off table 8 of Kant et al. 2018
-    "Transformer": dict(anger=.771, anticipation=.403, disgust=.764, fear=.765, joy=.818, sadness=.691, surprise=.400, trust=.271),
-    "mLSTM": dict(anger=.548, anticipation=.275, disgust=.576, fear=.319, joy=.651, sadness=.491, surprise=.122, trust=.168),
-    "ELMo": dict(anger=.614, anticipation=.294, disgust=.662, fear=.388, joy=.734, sadness=.531, surprise=.154, trust=.181),
+    "Transformer": dict(anger=.771, anticipation=.403, disgust=.764, fear=.765,
+                        joy=.818, sadness=.691, surprise=.400, trust=.271),
+    "mLSTM": dict(anger=.548, anticipation=.275, disgust=.576, fear=.319,
+                  joy=.651, sadness=.491, surprise=.122, trust=.168),
+    "ELMo": dict(anger=.614, anticipation=.294, disgust=.662, fear=.388,
+                 joy=.734, sadness=.531, surprise=.154, trust=.181),
     "Watson": dict(anger=.498, disgust=.331, fear=.149, joy=.684, sadness=.359)}
 PLUTCHIK = tuple(PUBLISHED["Transformer"])     # the eight that were published; SemEval has three more
 
@@ -67,7 +70,7 @@ def emotion_texts(config: SingleHeadConfig) -> dict[str, Split]: # train, val, t
     n = config.max_texts or len(train)
     return dict(train=Split(train.texts[:n], train.labels[:n]), val=data["val"], test=data["test"])
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #35c78cf3
+# %% ../../nbs/6_studies/17_emotions.ipynb #0252def3
 def train_multihead(lm: LanguageModel,
                     texts: dict[str, Split],    # from `emotion_texts`
                     config: FinetuneConfig,
@@ -76,16 +79,20 @@ def train_multihead(lm: LanguageModel,
                    ) -> dict[str, np.ndarray]:  # part -> (N, 11)
     "One network for all emotions."
     found = finetune(lm, texts["train"], texts["val"], config, folder, "emotions", EMOTIONS, log=log)
-    return {part: found.model.probabilities(list(texts[part].texts))[0] for part in ("val", "test")}
+    return {part: answers_of(found.model, texts[part], config) for part in ("val", "test") if part in texts}
+
+def answers_of(model: FinetunedModel, split: Split, config: FinetuneConfig) -> np.ndarray: # (N, classes)
+    "Probabilities. All heads on a frozen body share its features."
+    return model.probabilities(list(split.texts), cache="auto" if config.freeze else None)[0]
 
 def train_singlehead(lm: LanguageModel, texts: dict[str, Split], config: FinetuneConfig, folder: Path,
                      log=lambda **values: None) -> dict[str, np.ndarray]:
     "A classifier for each emotion."
-    columns = {"val": [], "test": []}
+    columns = {part: [] for part in ("val", "test") if part in texts}
     for k, emotion in enumerate(EMOTIONS):
-        def only(split): return Split(split.texts, split.labels[:, k:k + 1])
-        found = finetune(lm, only(texts["train"]), only(texts["val"]), config, folder / emotion, emotion, (emotion,), log=log)
-        for part, P in columns.items(): P.append(found.model.probabilities(list(texts[part].texts))[0])
+        train, val = (Split(texts[part].texts, texts[part].labels[:, k:k + 1]) for part in ("train", "val"))
+        found = finetune(lm, train, val, config, folder / emotion, emotion, (emotion,), log=log)
+        for part, P in columns.items(): P.append(answers_of(found.model, texts[part], config))
     return {part: np.concatenate(P, 1) for part, P in columns.items()}
 
 def comparisons(config: SingleHeadConfig, lm: LanguageModel) -> dict[str, tuple[LanguageModel, SingleHeadConfig]]:
@@ -95,7 +102,7 @@ def comparisons(config: SingleHeadConfig, lm: LanguageModel) -> dict[str, tuple[
     if config.aux_weight: beside["without auxiliary loss"] = (lm, dataclasses.replace(config, aux_weight=0.))
     return beside
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #69824112
+# %% ../../nbs/6_studies/17_emotions.ipynb #c9b6e163
 def words_of_emotion(train: Split, val: Split, Cs: tuple[float, ...] = (1., 4., 16., 64.)) -> np.ndarray: # (N, 11)
     "A bag of words' probabilities on the validation tweets."
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -105,11 +112,12 @@ def words_of_emotion(train: Split, val: Split, Cs: tuple[float, ...] = (1., 4., 
     X, X_val = words.fit_transform(train.texts), words.transform(val.texts)
     found = []
     for C in Cs:
-        P = OneVsRestClassifier(LogisticRegression(C=C, class_weight="balanced")).fit(X, train.labels).predict_proba(X_val)
+        each = OneVsRestClassifier(LogisticRegression(C=C, class_weight="balanced"))
+        P = each.fit(X, train.labels).predict_proba(X_val)
         found.append((score("f1", val.labels, P > .5), P))
     return max(found, key=lambda pair: pair[0])[1]
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #5ea6dad9
+# %% ../../nbs/6_studies/17_emotions.ipynb #12b13c09
 def crossed_answers(P: np.ndarray, truth: np.ndarray) -> np.ndarray: # (N, classes) each
     "Answers of each half of the texts by thresholds of the other half."
     said = np.zeros_like(truth)
@@ -121,7 +129,7 @@ def emotion_rows(found: dict[str, np.ndarray], # name -> (N, 11) probabilities o
                  truth: np.ndarray,            # (N, 11)
                 ) -> list[dict]:               # a row an emotion, then averages
     "F1 of each emotion, beside the published ones; thresholds from the same tweets, as there."
-    scores = {name: class_scores("f1", truth, (P > choose_thresholds(P, truth)).astype(int)) for name, P in found.items()}
+    scores = {name: class_scores("f1", truth, P > choose_thresholds(P, truth)) for name, P in found.items()}
     rows = [dict(emotion=emotion) | {name: f1[k] for name, f1 in scores.items()}
             | {f"{name}, 2018": f1.get(emotion, np.nan) for name, f1 in PUBLISHED.items()}
             for k, emotion in enumerate(EMOTIONS)]
@@ -134,12 +142,13 @@ def summary_rows(found: dict[str, np.ndarray], truth: np.ndarray) -> list[dict]:
     "The official figures of each classifier, thresholds from the same tweets and crossed."
     rows = []
     for name, P in found.items():
-        for how, said in (("same tweets", (P > choose_thresholds(P, truth)).astype(int)), ("crossed", crossed_answers(P, truth))):
+        answers = {"same tweets": P > choose_thresholds(P, truth), "crossed": crossed_answers(P, truth)}
+        for how, said in answers.items():
             rows.append(dict(classifier=name, thresholds=how, accuracy=semeval_accuracy(truth, said),
                              micro_f1=score("f1", truth, said, "micro"), macro_f1=score("f1", truth, said)))
     return rows
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #de21393a
+# %% ../../nbs/6_studies/17_emotions.ipynb #e37d71aa
 def co_occurrence(said: np.ndarray, # (N, classes) of 0 and 1
                   what: str,        # of whom, for the sentence under the picture
                  ) -> Picture:
@@ -171,7 +180,7 @@ def hardest(texts: list[str], P: np.ndarray, truth: np.ndarray, n: int = 8) -> l
     return [dict(tweet=texts[i], labels=names(truth[i]), said=names(P[i] > .5), nats=nats[i])
             for i in np.argsort(-nats)[:n]]
 
-# %% ../../nbs/6_studies/17_emotions.ipynb #9df7366b
+# %% ../../nbs/6_studies/17_emotions.ipynb #95e98d5c
 PREDICTIONS_FILE = "E-C_en_pred.txt"
 
 def write_predictions(path: str | Path,
@@ -182,5 +191,6 @@ def write_predictions(path: str | Path,
     lines = find_file("semeval", "test", data_dir).read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     header, *rows = [line.rstrip("\r").split("\t") for line in lines]
     if len(rows) != len(said): raise SentnbError(f"there are {len(rows)} test tweets and {len(said)} answers")
-    written = ["\t".join(header)] + ["\t".join([*row[:2], *map(str, map(int, answer))]) for row, answer in zip(rows, said)]
+    written = ["\t".join(header)]
+    for row, answer in zip(rows, said): written.append("\t".join([*row[:2], *(str(int(a)) for a in answer)]))
     return atomic_write(Path(path), "\n".join(written) + "\n")

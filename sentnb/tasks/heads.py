@@ -6,7 +6,7 @@
 __all__ = ['POOLS', 'ACTIVATIONS', 'pool_states', 'HeadConfig', 'Linear', 'Head', 'head_probabilities', 'head_loss',
            'balanced_weights', 'head_variance_loss']
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #bb798cb4
+# %% ../../nbs/4_tasks/22_heads.ipynb #c8495a90
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..core import SentnbError, suggest
 from ..models.acceleration import linear
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #36113abb
+# %% ../../nbs/4_tasks/22_heads.ipynb #7cb24c9c
 POOLS = ("last", "mean", "max", "min")
 
 def pool_states(states: torch.Tensor,        # (B, T, D)
@@ -34,8 +34,9 @@ def pool_states(states: torch.Tensor,        # (B, T, D)
         if name == "min": parts.append(states.masked_fill(~is_token, torch.inf).amin(1))
     return torch.cat(parts, 1)
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #e806d8cb
-ACTIVATIONS = dict(relu=nn.ReLU, prelu=nn.PReLU, elu=nn.ELU, selu=nn.SELU, leaky=nn.LeakyReLU, gelu=nn.GELU, tanh=nn.Tanh)
+# %% ../../nbs/4_tasks/22_heads.ipynb #74a76057
+ACTIVATIONS = dict(relu=nn.ReLU, prelu=nn.PReLU, elu=nn.ELU, selu=nn.SELU,
+                   leaky=nn.LeakyReLU, gelu=nn.GELU, tanh=nn.Tanh)
 
 @dataclass(frozen=True)
 class HeadConfig:
@@ -59,7 +60,7 @@ def _check_choice(what: str, value: str, choices: Sequence[str]):
     if value in choices: return
     raise SentnbError(f"{what} cannot be {value!r}{suggest(value, choices)}: choose from {', '.join(choices)}")
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #1fdde7c2
+# %% ../../nbs/4_tasks/22_heads.ipynb #7610e7f3
 class Linear(nn.Linear):
     "An affine layer with products in at least float32 where half precision would be slow."
     def forward(self, x: torch.Tensor) -> torch.Tensor: return linear(x, self.weight, self.bias)
@@ -84,7 +85,7 @@ class Head(nn.Module):
         logits = self.output(self.hidden(pooled))
         return logits.float().unflatten(1, (-1, self.heads))
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #3ea59d06
+# %% ../../nbs/4_tasks/22_heads.ipynb #bb755e41
 def head_probabilities(logits: torch.Tensor,     # (B, classes, heads)
                        multilabel: bool,         # any number of classes can be right
                        temperature: float = 1.,  # the logits are divided by it; see `fit_temperature`
@@ -94,7 +95,7 @@ def head_probabilities(logits: torch.Tensor,     # (B, classes, heads)
     p = logits.sigmoid() if multilabel else logits.softmax(1)
     return p.mean(2), p.std(2, correction=0)
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #f3ac99a0
+# %% ../../nbs/4_tasks/22_heads.ipynb #79f90805
 def head_loss(logits: torch.Tensor,                  # (B, classes, heads)
               targets: torch.Tensor,                 # (B, classes) of 0 and 1; for softmax, one 1 a row
               multilabel: bool,                      # sigmoid and binary cross-entropy, or softmax and cross-entropy
@@ -119,7 +120,7 @@ def balanced_weights(targets: torch.Tensor, # (N, classes) of 0 and 1
     else: weights = len(targets) / (targets.shape[1] * n_present)
     return weights.clamp(max=10.)
 
-# %% ../../nbs/4_tasks/22_heads.ipynb #e42381d1
+# %% ../../nbs/4_tasks/22_heads.ipynb #36462306
 def head_variance_loss(head: Head) -> torch.Tensor: # ()
     "How parallel the heads of each class are: 0 for orthogonal ones, sqrt(heads) - 1 for copies."
     rows = F.normalize(head.output.weight.float().unflatten(0, (-1, head.heads)), dim=2)    # (classes, heads, D)

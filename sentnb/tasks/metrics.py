@@ -6,14 +6,14 @@
 __all__ = ['BY_CLASS', 'AVERAGES', 'class_scores', 'score', 'exact_matches', 'semeval_accuracy', 'bootstrap_score', 'score_table',
            'reliability', 'calibration_error']
 
-# %% ../../nbs/4_tasks/20_metrics.ipynb #b96b38be
+# %% ../../nbs/4_tasks/20_metrics.ipynb #baf6e477
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn import metrics as sk
 from ..core import SentnbError, suggest
 
-# %% ../../nbs/4_tasks/20_metrics.ipynb #341e0bd3
+# %% ../../nbs/4_tasks/20_metrics.ipynb #5d0e18e8
 BY_CLASS = dict(
     accuracy=sk.accuracy_score,
     f1=lambda truth, said: sk.f1_score(truth, said, zero_division=0),
@@ -41,7 +41,7 @@ def _as_labels(values, what: str) -> np.ndarray:
         raise SentnbError(f"{what} must be a table of 0 and 1, one column a class")
     return values.astype(int)
 
-# %% ../../nbs/4_tasks/20_metrics.ipynb #e50b9e31
+# %% ../../nbs/4_tasks/20_metrics.ipynb #d5f1a360
 def score(name: str,              # of `BY_CLASS`
           truth: np.ndarray,      # (N, classes) of 0 and 1
           said: np.ndarray,       # (N, classes) of 0 and 1
@@ -62,7 +62,7 @@ def semeval_accuracy(truth: np.ndarray, said: np.ndarray) -> float: # (N, classe
     return float(sk.jaccard_score(_as_labels(truth, "labels"), _as_labels(said, "predictions"),
                                   average="samples", zero_division=1))
 
-# %% ../../nbs/4_tasks/20_metrics.ipynb #59a6135f
+# %% ../../nbs/4_tasks/20_metrics.ipynb #00ccb50b
 def bootstrap_score(name: str, truth: np.ndarray, said: np.ndarray, average: str = "macro",
                     n: int = 500,    # resamples
                     seed: int = 0,   # of the resampling
@@ -87,7 +87,7 @@ def score_table(classes: Sequence,  # their names
         rows.append(dict(class_=average, texts=len(truth)) | values)
     return rows
 
-# %% ../../nbs/4_tasks/20_metrics.ipynb #25489d38
+# %% ../../nbs/4_tasks/20_metrics.ipynb #210cc543
 def reliability(P: np.ndarray,     # (N, classes) probabilities of exclusive classes
                 truth: np.ndarray, # (N, classes) of 0 and 1
                 n_bins: int = 10,  # of equal width

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['GRID', 'NEUTRAL', 'choose_thresholds', 'dual_answers', 'choose_dual_thresholds']
 
-# %% ../../nbs/4_tasks/21_thresholds.ipynb #8b9af1bc
+# %% ../../nbs/4_tasks/21_thresholds.ipynb #b292f960
 import numpy as np
 from ..core import SentnbError
-from .metrics import BY_CLASS, class_scores
+from .metrics import class_scores
 
-# %% ../../nbs/4_tasks/21_thresholds.ipynb #9368f52d
+# %% ../../nbs/4_tasks/21_thresholds.ipynb #ebf60fa8
 GRID = np.linspace(.005, .995, 199)
 
 def choose_thresholds(P: np.ndarray,       # (N, classes) probabilities of validation texts
@@ -29,7 +29,7 @@ def _check_probabilities(P: np.ndarray):
     if P.ndim != 2 or not ((P >= 0) & (P <= 1)).all():
         raise SentnbError("thresholds need probabilities: a table of numbers from 0 to 1, one column a class")
 
-# %% ../../nbs/4_tasks/21_thresholds.ipynb #065a52b0
+# %% ../../nbs/4_tasks/21_thresholds.ipynb #1f201b6e
 NEUTRAL = ("negative", "neutral", "positive")
 
 def dual_answers(P: np.ndarray,          # (N, 2) probabilities of negative and positive, each on its own
