@@ -357,6 +357,12 @@ def _read_packed(lm: Elmo, batch):
     state = lm.backbone.lstm.no_state(sizes[0])
     for direction in range(2): lm.backbone.lstm.read(direction, batch.data, sizes, state[direction])
 
+def _rates(n_words: int, seconds: dict, operations: dict) -> dict:
+    rate = {name: operations[name] / s for name, s in seconds.items()}
+    return dict(words_per_second={name: n_words / s for name, s in seconds.items()},
+                gigaflops={name: each / 1e9 for name, each in rate.items()},
+                share={name: each / rate["nn.LSTM"] for name, each in rate.items()})
+
 def measure_speed(lm: Elmo, texts: Sequence[str], repeats: int = 3) -> dict:
     "Words a second, and billions of operations a second of the LSTM layers, beside torch's."
     c = lm.config
@@ -369,14 +375,10 @@ def measure_speed(lm: Elmo, texts: Sequence[str], repeats: int = 3) -> dict:
         "featurize": lambda: lm.featurize(texts, layers="top", pool=["mean"])}
     with lm.inference(): seconds = median_seconds(contestants, repeats, lm.device.type)
     n_words = sum(lengths) - 2 * len(lengths)
-    of_layers = lstm_operations(c, sum(lengths))
-    operations = {name: of_layers for name in seconds}
+    operations = dict.fromkeys(seconds, lstm_operations(c, sum(lengths)))
     operations["featurize"] += character_operations(lm, texts)
-    rate = {name: operations[name] / s for name, s in seconds.items()}
     return dict(texts=len(texts), words=n_words, cells=c.hidden_size, outputs=c.projection_size,
-                words_per_second={name: n_words / s for name, s in seconds.items()},
-                gigaflops={name: each / 1e9 for name, each in rate.items()},
-                share={name: each / rate["nn.LSTM"] for name, each in rate.items()})
+                **_rates(n_words, seconds, operations))
 
 def published_size(hidden_size: int, projection_size: int | None = None) -> Elmo:
     "ELMo as it was published with so many cells, with random weights."

@@ -85,7 +85,7 @@ def without_parts(split: Split,
     return take(split, kept.values())
 
 def part_finder(forms: list[bytes], unwanted: list[bytes]) -> Callable[[bytes], bool]:
-    "Says whether one of `forms` is a part of an unwanted one. Long forms are looked for only where some are known to be."
+    "Is one of `forms` a part of an unwanted one? Long forms are looked for only where some are known to be."
     having = ContaminationFilter(form for form in forms if len(form) >= ANCHOR).contaminated(unwanted)
     everywhere = b"\n".join(unwanted)
     somewhere = b"\n".join(form for form, has_some in zip(unwanted, having) if has_some)

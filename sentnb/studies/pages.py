@@ -55,7 +55,7 @@ def markdown_table(rows: list[dict], # with the same keys, or some of them
     return "\n".join([*table_head(names), *lines])
 
 # %% ../../nbs/6_studies/13_pages.ipynb #f9d3ccc8
-def by_method(rows: list[dict],          # with figure ("data set, method"), value and interval; first mentioned, first shown
+def by_method(rows: list[dict],          # with figure ("data set, method"), value and interval
               names: Mapping[str, str],  # method -> what it is called here; others are left out
              ) -> list[dict]:            # a row a method, a column a data set
     "Figures crosswise: methods below each other, data sets beside each other."

@@ -77,11 +77,11 @@ def save_classifier(folder: str | Path,           # of a saved model, or a new o
     return atomic_write(folder / CLASSIFIER_FILE, json.dumps(content, indent=1, default=str) + "\n")
 
 # %% ../../nbs/4_tasks/14_classify.ipynb #2ae6227c
-def load_classifier(path: str | Path | None = None, # a folder with a classifier, a released name; None: the one that ships
+def load_classifier(path: str | Path | None = None, # a folder, a released name; None: what ships
                     device: str = "auto",           # as for `LanguageModel.load`
                     task: str = "",                 # what it must be about, such as "sentiment"; empty: anything
                    ) -> TextClassifier:
-    "Load a classifier with its model. Raises `SentnbError` that says what is missing, does not fit, or is off the task."
+    "Load a classifier with its model. Raises `SentnbError` for what is missing, does not fit, or is of another task."
     finetuned = _finetuned_folder(path)
     clf = _load_finetuned(finetuned, device) if finetuned else _load_linear(find_model(path), device)
     if not task or clf.task == task: return clf

@@ -728,6 +728,10 @@ def _make_writer(format: str, table: Table, added: list[str]):
     return TableWriter(table.columns + added, format, separator)
 
 # %% ../../nbs/4_tasks/16_tables.ipynb #62d881b2
+def _check_output(to_format: str):
+    if to_format and to_format not in OUTPUTS:
+        raise SentnbError(f"no output format {to_format!r}: choose from {', '.join(OUTPUTS)}")
+
 def classify_table(source: str | Path | BinaryIO,     # a file, "-" for standard input, or an open binary stream
                    output: str | Path = "-",          # a file, also the source itself, or "-" for standard output
                    model: str | Path | TextClassifier | None = None, # with a classifier; None: the released one
@@ -742,8 +746,7 @@ def classify_table(source: str | Path | BinaryIO,     # a file, "-" for standard
                    neuron: bool = False,              # report the neuron also where it takes a second reading
                   ) -> RowCounts:
     "Add predictions to a table. Raises `SentnbError` for what cannot be read or written, or when no row got a label."
-    if to_format and to_format not in OUTPUTS:
-        raise SentnbError(f"no output format {to_format!r}: choose from {', '.join(OUTPUTS)}")
+    _check_output(to_format)
     to_screen = str(output) == "-"
     keeps_source = to_screen or not _is_same(source, output)
     if isinstance(source, (str, Path)) and str(source) == "-": source = sys.stdin.buffer
