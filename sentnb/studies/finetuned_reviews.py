@@ -285,11 +285,11 @@ def fixed_sentences(clf: TextClassifier) -> list[dict]: # group, sentence, posit
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #40a03819
 CARD_PURPOSE = ("A sentiment classifier for English reviews: a copy of {source}, finetuned end to end on labeled "
-                "sentences and reviews. `sentnb classify` and `load_classifier()` use it unless they are told otherwise.")
-CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news, and other languages are "
+                "sentences and reviews. `sentnb classify` and `load_classifier()` use it unless told otherwise.")
+CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news and other languages are "
                "outside of what it was trained on. A concession before the verdict and a double negation can turn it "
-               "round: see the fixed sentences. The neuron that it reports is one of the untouched language model, whose "
-               "values it does not use.")
+               "round: see the fixed sentences. The neuron that it reports is one of the untouched language model, "
+               "whose values it does not use.")
 
 def classifier_card(name: str, source: str,
                     figures: list[dict],    # of `look_rows`
@@ -319,7 +319,7 @@ def card_remarks(errors: dict[str, float], model: FinetunedModel, speed: float, 
     cores = run.env().get("cores", 1)
     return [f"Expected calibration error on the test texts: {named}, after a temperature of {model.temperature:.2f} "
             "from validation texts.",
-            f"Speed: {speed:.0f} rows of 500 characters a second in one thread of a machine of {cores} cores with other "
+            f"Speed: {speed:.0f} rows of 500 characters a second in one thread, on {cores} cores with other "
             f"work ({run.env().get('processor', 'CPU')})."]
 
 def recipe_lines(trained: Run, rows: list[dict]) -> list[str]:
