@@ -212,6 +212,8 @@ def test_metrics_are_those_of_scikit_learn():
             assert np.isclose(score(name, truth, said, average), function(truth, said, average=average))
     assert np.isclose(score("mcc", truth, said, "micro"), sk.matthews_corrcoef(truth.ravel(), said.ravel()))
     assert np.isclose(semeval_accuracy(truth, said), sk.jaccard_score(truth, said, average="samples"))
+    one = truth[:, :1], said[:, :1]
+    assert np.allclose([class_scores(n, *one)[0] for n in theirs], [class_scores(n, truth, said)[0] for n in theirs])
     assert set(BY_CLASS) == {"accuracy", "f1", "mcc", "jaccard", "precision", "recall"}
 
 
