@@ -28,6 +28,7 @@ from sentnb.tasks.finetune import (
     parameter_groups, plan_epoch, save_finetuned)
 from sentnb.tasks.heads import Head, HeadConfig, head_probabilities, pool_states
 from sentnb.tasks.metrics import BY_CLASS, class_scores, score, semeval_accuracy
+from sentnb.tasks.tables import our_columns
 from sentnb.tasks.thresholds import choose_dual_thresholds, choose_thresholds, dual_answers
 from sentnb.training.distributed import World
 from test_house import ROOT
@@ -211,6 +212,8 @@ def test_metrics_are_those_of_scikit_learn():
             assert np.isclose(score(name, truth, said, average), function(truth, said, average=average))
     assert np.isclose(score("mcc", truth, said, "micro"), sk.matthews_corrcoef(truth.ravel(), said.ravel()))
     assert np.isclose(semeval_accuracy(truth, said), sk.jaccard_score(truth, said, average="samples"))
+    one = truth[:, :1], said[:, :1]
+    assert np.allclose([class_scores(n, *one)[0] for n in theirs], [class_scores(n, truth, said)[0] for n in theirs])
     assert set(BY_CLASS) == {"accuracy", "f1", "mcc", "jaccard", "precision", "recall"}
 
 
@@ -409,11 +412,18 @@ def test_the_neuron_is_that_of_the_untouched_model(shipped):
     assert repr(linear).startswith("TextClassifier(mlstm")
     text = "The plot is thin, but I loved every minute of it."
     mine, theirs = classify(shipped, text), classify(linear, text)
-    assert np.isclose(mine.neuron, theirs.neuron, atol=1e-5) and np.isclose(mine.trace()[-1], mine.neuron, atol=1e-5)
+    assert np.isclose(mine.neuron, theirs.neuron, atol=1e-5)
+    assert np.allclose(mine.trace(), theirs.trace(), atol=1e-5) and len(mine.trace()) == len(text)
     assert "in standard deviations" in mine._repr_html_()
 
 
-def test_the_neuron_is_in_tables_on_request(tmp_path):
+def test_tables_have_the_neuron_on_request(shipped):
+    assert our_columns(shipped, "") == ["label", "p_0", "p_1", "error"]
+    assert our_columns(replace(shipped, reports_neuron=True), "")[-2:] == ["neuron", "error"]
+
+
+@pytest.mark.slow
+def test_the_command_adds_the_neuron_on_request(tmp_path):
     (tmp_path / "in.csv").write_text("text\nAn excellent film.\n")
     def columns(*options):
         command = [sys.executable, "-m", "sentnb", "classify", str(tmp_path / "in.csv"), *options]
