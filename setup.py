@@ -57,7 +57,7 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["sentnb", "sentnb.*"]),
     include_package_data=True,
-    package_data={"sentnb": ["released/**/*"]},
+    package_data={"sentnb": ["released/**/*", "**/*.css", "**/*.js", "**/*.html"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require=EXTRAS,
