@@ -59,7 +59,7 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["sentnb", "sentnb.*"]),
     include_package_data=True,
-    package_data={"sentnb": ["released/**/*", "viz/*.js", "viz/*.css", "viz/web/*"]},
+    package_data={"sentnb": ["released/**/*", "**/*.css", "**/*.js", "**/*.html"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require=EXTRAS,

@@ -51,6 +51,20 @@ def test_the_workflow_publishes_what_make_builds():
     assert "docs: $(VENV)/.docs\n\t$(BIN)/python -m sentnb.studies.site" in makefile
 
 
+def test_the_site_opens_with_the_explorer_where_it_can_be_made(tmp_path, monkeypatch):
+    "The page that `sentnb.viz.browser_page` writes stands on top of the first page; a stand-in writes it here."
+    from types import SimpleNamespace
+
+    from sentnb.studies import site
+    page = SimpleNamespace(write_browser_page=lambda path: Path(path).write_text("<p>explorer</p>"))
+    monkeypatch.setitem(sys.modules, "sentnb.viz.browser_page", page)
+    monkeypatch.setattr(site, "find_spec", lambda name: name == "sentnb.viz.browser_page")
+    made = site.open_site(ROOT, tmp_path)
+    title, _, first = site.home_page(made).split("\n", 3)[:3]
+    assert title == "# sentnb" and 'src="explorer.html"' in made.parts[first.strip()]
+    assert (tmp_path / "source" / "explorer.html").read_text() == "<p>explorer</p>"
+
+
 class Links(HTMLParser):
     "What a page links to, loads, and calls by an id."
     def __init__(self):

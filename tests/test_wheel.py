@@ -163,7 +163,7 @@ def test_a_fresh_environment_does_what_readme_says(fresh, tmp_path):
     assert len(call("generate", "The film was ", "--length", "20")) > len("The film was ")
     (tmp_path / "mine.txt").write_text("\n".join(load_dataset("movie_reviews")["imdb"].texts[:300]))
     call("train", "mine.txt", "--minutes", "0.2", "--name", "mine")
-    assert Run.open(tmp_path / "runs" / "train" / "mine").state == "finished"
+    assert Run.open(tmp_path / "runs" / "train" / "mine").state in ("finished", "stopped")   # by its time limit
     assert call("generate", "I ", "--length", "10", "--model", "runs/train/mine").startswith("I ")
     call("run", "quickstart", "-f", "tiny", "--name", "x")
     assert Run.open(tmp_path / "runs" / "quickstart" / "x").state == "finished"
