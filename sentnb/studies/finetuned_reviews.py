@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LONGEST_TITLE', 'LONGEST_AMAZON', 'SHORTEST_PART', 'CARD_PURPOSE', 'CARD_LIMITS', 'ReviewFinetuneConfig',
            'near_forms', 'take', 'without_parts', 'part_finder', 'titles', 'short_amazon', 'protected_texts',
-           'review_kinds', 'join', 'training_texts', 'train_reviews', 'validation_figures', 'Look', 'look', 'look_rows',
-           'look_sentence', 'reliability_picture', 'rows_per_second', 'release_classifier', 'fixed_sentences',
-           'classifier_card', 'card_remarks', 'recipe_lines']
+           'review_kinds', 'kept_kinds', 'join', 'training_texts', 'train_reviews', 'validation_figures', 'Look',
+           'look', 'look_rows', 'look_sentence', 'reliability_picture', 'rows_per_second', 'release_classifier',
+           'fixed_sentences', 'classifier_card', 'card_remarks', 'recipe_lines']
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #d882aeb4
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1869bd50
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -37,7 +37,7 @@ from .release import TERMS, bias_sentences, golden_predictions
 from .release import _table as markdown_table
 from ..viz.plots import BLUE, DARK, ORANGE, Picture
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #7b953d95
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1ea737e3
 @dataclass(frozen=True)
 class ReviewFinetuneConfig(FinetuneConfig):
     "How the classifier that ships was finetuned."
@@ -58,7 +58,7 @@ class ReviewFinetuneConfig(FinetuneConfig):
     precision: str = "bf16"                   # fp32, fp16 or bf16
     evals_per_epoch: int = 4                  # validations
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #3e7a3c29
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #a358ffd5
 LONGEST_TITLE, LONGEST_AMAZON = 100, 1500    # characters
 SHORTEST_PART = 20                           # letters and digits; shorter texts are parts of others by chance
 
@@ -85,7 +85,7 @@ def without_parts(split: Split,
     return take(split, kept.values())
 
 def part_finder(forms: list[bytes], unwanted: list[bytes]) -> Callable[[bytes], bool]:
-    "Is one of `forms` a part of an unwanted one? Long forms are looked for only where some are known to be."
+    "Says whether one of `forms` is a part of an unwanted one; a long form is looked for where some are known to be."
     having = ContaminationFilter(form for form in forms if len(form) >= ANCHOR).contaminated(unwanted)
     everywhere = b"\n".join(unwanted)
     somewhere = b"\n".join(form for form, has_some in zip(unwanted, having) if has_some)
@@ -94,7 +94,7 @@ def part_finder(forms: list[bytes], unwanted: list[bytes]) -> Callable[[bytes], 
         return form in (somewhere if len(form) >= ANCHOR else everywhere)
     return is_part
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #08c8ae61
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #76cedf79
 def titles(data_dir: str | None = None) -> Split:
     "Titles of labeled Amazon reviews."
     with open_data(find_file("amazon", "train", data_dir)) as lines: rows = [orjson.loads(line) for line in lines]
@@ -134,6 +134,20 @@ def review_kinds(config: ReviewFinetuneConfig) -> dict[str, dict[str, Split]]: #
             "MR": _split(mr, n_mr, n_mr + 50, seed), "CR": _split(cr, 400, 500, seed),
             "IMDB": _split(imdb, 2000, 2300, seed), "Amazon": amazon, "titles": _split(short, 300, 700, seed)}
 
+def kept_kinds(config: ReviewFinetuneConfig,
+               path: Path,  # where they are kept: comparing everything with all protected texts takes minutes
+              ) -> dict[str, dict[str, Split]]:
+    "`review_kinds`, computed once."
+    if not path.is_file():
+        kinds = review_kinds(config)
+        plain = {kind: {part: [list(s.texts), np.asarray(s.labels).tolist()] for part, s in parts.items()}
+                 for kind, parts in kinds.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, orjson.dumps(plain))
+    stored = orjson.loads(path.read_bytes())
+    return {kind: {part: Split(texts, np.array(labels)) for part, (texts, labels) in parts.items()}
+            for kind, parts in stored.items()}
+
 def join(splits: Iterable[Split]) -> Split:
     "Several splits as one."
     splits = list(splits)
@@ -146,7 +160,7 @@ def training_texts(kinds: dict[str, dict[str, Split]], most: int = 0) -> tuple[S
     val = [first(kinds[kind]["val"], n) for kind, n in (("SST", 872), ("CR", 300), ("IMDB", 400))]
     return join([*train, train[0]]), join(val)
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #25381b4a
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #237fd459
 def train_reviews(config: ReviewFinetuneConfig,
                   kinds: dict[str, dict[str, Split]], # from `review_kinds`
                   run: Run,                           # where its checkpoints and metrics go
@@ -165,9 +179,9 @@ def train_reviews(config: ReviewFinetuneConfig,
     trainer.fit()
     return run.checkpoint_folder
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #bdf3f6e6
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1d38740e
 def validation_figures(model: FinetunedModel, kinds: dict[str, dict[str, Split]],
-                       most: int = 400,  # texts of each kind but SST, whose 872 are all read
+                       most: int = 200,  # texts of each kind but SST, whose 872 are all read
                       ) -> list[dict]:
     "Accuracy and calibration on validation texts of each kind."
     rows = []
@@ -179,7 +193,7 @@ def validation_figures(model: FinetunedModel, kinds: dict[str, dict[str, Split]]
         rows.append(dict(kind=kind, texts=len(P), accuracy=float(right.mean()), ECE=calibration_error(P, truth)))
     return rows
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #f3d0d2b6
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #a9843ff7
 @dataclass(frozen=True)
 class Look:
     "What was seen on one test set."
@@ -198,11 +212,11 @@ def look(name: str, model: FinetunedModel,
         ) -> Look:
     "Judge a classifier and the bag of words on test texts."
     test = parts["test"]
+    words = tfidf(parts["train"], parts["val"], test) > 0
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.save(kept, model.logits(list(test.texts)).numpy())
     P, _ = head_probabilities(torch.from_numpy(np.load(kept)), False, model.temperature)
-    words = tfidf(parts["train"], parts["val"], test) > 0
     return Look(name, P.numpy(), model.task.targets(test.labels), words)
 
 def look_rows(seen: Look,
@@ -225,7 +239,7 @@ def look_sentence(seen: Look) -> str:
     return (f"On {seen.name} the classifier is {verdict} a bag of words trained on {seen.name}'s labels "
             f"({seen.right.mean():.1%} against {seen.words.mean():.1%}; McNemar p = {test.p_value:.2g}).")
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #a02a44e9
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #487f7e89
 def reliability_picture(looks: Iterable[Look]) -> Picture:
     "How often the classifier is right, by how sure it is."
     picture = Picture(width=4.6, height=4.2)
@@ -245,24 +259,24 @@ def reliability_picture(looks: Iterable[Look]) -> Picture:
     picture.alt = "Reliability diagram. " + "; ".join(said)
     return picture
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #969c0585
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #11a664d8
 def rows_per_second(model: FinetunedModel,
                     n: int = 256,        # rows
                     length: int = 500,   # characters of each
-                    seconds: int = 3,    # readings, the fastest counts
+                    readings: int = 3,   # the fastest counts
                    ) -> float:
-    "How many rows a second a model classifies on this machine, now."
+    "How many rows a model classifies in a second of one core's time."
     text = "The plot is thin, but I loved every minute of it. It broke after two days and nobody answers the phone. "
     texts = [(text[i % 40:] + text * 8)[:length] for i in range(n)]
     model.logits(texts[:32])
     times = []
-    for _ in range(seconds):
-        began = time.perf_counter()
-        model.logits(texts)
-        times.append(time.perf_counter() - began)
+    for _ in range(readings):
+        began = time.process_time()
+        model.logits(texts, batch_size=256)
+        times.append(time.process_time() - began)
     return n / min(times)
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #2092361f
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #84aa3a30
 def release_classifier(folder: str | Path,
                        model: FinetunedModel,
                        source: TextClassifier,   # the released model, with its neuron
@@ -283,13 +297,14 @@ def fixed_sentences(clf: TextClassifier) -> list[dict]: # group, sentence, posit
     return [dict(group=group, sentence=sentence, positive=verdict.probability[1], label=verdict.label)
             for group, sentence, verdict in zip(groups, sentences, verdicts)]
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #40a03819
-CARD_PURPOSE = ("A sentiment classifier for English reviews: a copy of {source}, finetuned end to end on labeled "
-                "sentences and reviews. `sentnb classify` and `load_classifier()` use it unless told otherwise.")
-CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news and other languages are "
-               "outside of what it was trained on. A concession before the verdict and a double negation can turn it "
-               "round: see the fixed sentences. The neuron that it reports is one of the untouched language model, "
-               "whose values it does not use.")
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1290081b
+CARD_PURPOSE = ("A sentiment classifier for English reviews: a copy of {source}, finetuned end to end on "
+                "labeled sentences and reviews. `sentnb classify` and `load_classifier()` use it unless they are "
+                "told otherwise.")
+CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news, and other languages "
+               "are outside of what it was trained on. A concession before the verdict and a double negation can "
+               "turn it round: see the fixed sentences. The neuron that it reports is one of the untouched language "
+               "model, whose values it does not use.")
 
 def classifier_card(name: str, source: str,
                     figures: list[dict],    # of `look_rows`
@@ -312,15 +327,15 @@ def classifier_card(name: str, source: str,
     for title, body in sections.items(): lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
 
-# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #bcb2d830
+# %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #d3d98ca2
 def card_remarks(errors: dict[str, float], model: FinetunedModel, speed: float, run: Run) -> list[str]:
     "On calibration, rounding and speed."
     named = ", ".join(f"{error:.3f} on {name}" for name, error in errors.items())
-    cores = run.env().get("cores", 1)
-    return [f"Expected calibration error on the test texts: {named}, after a temperature of {model.temperature:.2f} "
-            "from validation texts.",
-            f"Speed: {speed:.0f} rows of 500 characters a second in one thread, on {cores} cores with other "
-            f"work ({run.env().get('processor', 'CPU')})."]
+    machine = f"{run.env().get('processor', 'CPU')}, which other work kept busy"
+    return [f"Expected calibration error on the test texts: {named}, after a temperature of "
+            f"{model.temperature:.2f} from validation texts.",
+            f"Speed: {speed:.0f} rows of 500 characters in a second of one core ({machine}); labels only, "
+            "since the neuron's value takes a second reading."]
 
 def recipe_lines(trained: Run, rows: list[dict]) -> list[str]:
     "How it was made."

@@ -77,11 +77,11 @@ def save_classifier(folder: str | Path,           # of a saved model, or a new o
     return atomic_write(folder / CLASSIFIER_FILE, json.dumps(content, indent=1, default=str) + "\n")
 
 # %% ../../nbs/4_tasks/14_classify.ipynb #2ae6227c
-def load_classifier(path: str | Path | None = None, # a folder, a released name; None: what ships
+def load_classifier(path: str | Path | None = None, # a folder with a classifier, or a released name
                     device: str = "auto",           # as for `LanguageModel.load`
                     task: str = "",                 # what it must be about, such as "sentiment"; empty: anything
                    ) -> TextClassifier:
-    "Load a classifier with its model. Raises `SentnbError` for what is missing, does not fit, or is of another task."
+    "Load a classifier, by default the one that ships. Raises `SentnbError` for what is missing, or does not fit."
     finetuned = _finetuned_folder(path)
     clf = _load_finetuned(finetuned, device) if finetuned else _load_linear(find_model(path), device)
     if not task or clf.task == task: return clf
@@ -297,7 +297,7 @@ class FinetunedPrediction(Prediction):
 def _predict_finetuned(clf: TextClassifier, texts: list[str], batch_size: int) -> Iterator[tuple[int, Prediction]]:
     "Row and prediction of each text."
     model = clf.classifier
-    P, _ = model.probabilities(texts, batch_size)                # (N, classes)
+    P, _ = model.probabilities(texts, 2 * batch_size)            # (N, classes); half precision takes half the memory
     values = NeuronValues(clf, texts, batch_size)
     for row, (p, said) in enumerate(zip(P, model.answers(P))):
         named = [name for name, is_said in zip(model.classes, said) if is_said]

@@ -755,10 +755,14 @@ def classify_table(source: str | Path | BinaryIO,     # a file, "-" for standard
         check_package(to_format, str(output))
         target = nullcontext(write_out) if to_screen else replaced_at_end(output)
         with target as write, progress_bar(table, to_screen and sys.stdout.isatty()) as bar:
-            clf = model if isinstance(model, TextClassifier) else load_classifier(model, device)
-            if neuron and clf.neuron: clf = replace(clf, reports_neuron=True)
+            clf = _classifier(model, device, neuron)
             job = TableJob(clf, text_key, prefix, max_chars, keeps_source)
             return write_table(table, job, to_format, write, bar)
+
+def _classifier(model, device: str, neuron: bool) -> TextClassifier:
+    "The classifier that is meant, which reports its neuron if that is wanted."
+    clf = model if isinstance(model, TextClassifier) else load_classifier(model, device)
+    return replace(clf, reports_neuron=True) if neuron and clf.neuron else clf
 
 def _is_same(source, output: str | Path) -> bool:
     "Is the output the source itself, perhaps by another name?"
