@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sentnb.models.lm import find_model
 from sentnb.tasks.classify import load_classifier
 from sentnb.viz.explorer import NeuronExplorer
 from sentnb.viz.heatmap import SHADES
@@ -62,7 +63,7 @@ def picture(page, name):
 def explorer():
     reviews = ["I loved it, a wonderful film.", "A dull and stupid mess, 90 minutes too long.",
                "Beautiful, moving, perfect.", "The worst \"comedy\" of the year, boring and bad."] * 2
-    return NeuronExplorer(load_classifier(device="cpu"), texts=reviews, labels=[1, 0, 1, 0] * 2)
+    return NeuronExplorer(load_classifier(find_model(), device="cpu"), texts=reviews, labels=[1, 0, 1, 0] * 2)
 
 
 # pages

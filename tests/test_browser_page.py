@@ -11,6 +11,7 @@ from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.models.sampling import prompt_tokens
 from sentnb.runs import Run
 from sentnb.studies.across_runs import bits_figures, mlstm_parameters, sentiment_figures, size_chart
+from sentnb.models.lm import find_model
 from sentnb.tasks.classify import TextClassifier, classify, load_classifier
 from sentnb.tasks.neurons import Neuron
 from sentnb.tasks.regression import LinearClassifier
@@ -86,7 +87,7 @@ def check_same(page, clf, text):
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     "The classifier that ships, and its page."
-    clf = load_classifier(device="cpu")
+    clf = load_classifier(find_model(), device="cpu")
     return clf, write_browser_page(tmp_path_factory.mktemp("page") / "reader.html")
 
 
