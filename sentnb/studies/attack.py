@@ -8,10 +8,10 @@ __all__ = ['MEMORY_NET', 'COUNTED', 'TINY', 'KILLS_A_CORPUS', 'ROOM', 'MEGABYTE'
            'environment', 'begin', 'Ended', 'wait', 'sentnb', 'sentnb_counted', 'is_sentence', 'write_reviews',
            'make_corpus', 'begin_training', 'trained', 'is_same_training', 'kill_training_at', 'kill_training',
            'corpus_hashes', 'kill_prepare', 'damage', 'damage_checkpoints', 'pack', 'packed_bombs', 'make_model',
-           'write_release', 'all_bombs', 'bombs', 'mutate', 'mutated_records', 'answers', 'is_counted', 'mutated_files',
-           'fuzz_records', 'write_original', 'renew_hash', 'fuzz_files', 'write_notebook', 'concurrency', 'Page',
-           'what_is_live', 'hostile_forms', 'hostile_notebook', 'hostile_html', 'classify_files', 'AttackConfig',
-           'family_row', 'check_all_held']
+           'write_release', 'all_bombs', 'bombs', 'mutate', 'mutated_records', 'answers', 'is_counted', 'fuzz_records',
+           'write_original', 'renew_hash', 'fuzz_files', 'write_notebook', 'concurrency', 'Page', 'what_is_live',
+           'hostile_forms', 'hostile_notebook', 'hostile_html', 'classify_files', 'AttackConfig', 'family_row',
+           'check_all_held']
 
 # %% ../../nbs/6_studies/15_attack.ipynb #711195a2
 import bz2
@@ -506,12 +506,14 @@ def is_counted(answer: dict, content: bytes) -> bool: # what a worker said about
     is_blank = not content.split(b"\n")[1].strip()
     return texts[:1] == ["first"] and texts[-1:] == ["last"] and n_records == (2 if is_blank else 3)
 
-def mutated_files(n: int, rng: random.Random) -> dict[str, bytes]: # by name
-    "Mutated records, half of them JSON."
+def _mutant_files(folder: Path, n: int, rng: random.Random) -> dict[str, bytes]: # name -> content
+    "Write as many mutants of each form."
+    folder.mkdir()
     files = {}
     for form, ending in dict(json="jsonl", csv="csv").items():
-        mutants = mutated_records(form, n // 2, rng)
+        mutants = mutated_records(form, n, rng)
         files |= {f"{i:05}.{ending}": content for i, content in enumerate(mutants)}
+    for name, content in files.items(): (folder / name).write_bytes(content)
     return files
 
 def fuzz_records(seed: int, # of the mutants
@@ -521,9 +523,7 @@ def fuzz_records(seed: int, # of the mutants
     rng = random.Random(seed)
     trials = []
     with workplace() as folder:
-        files = mutated_files(n, rng)
-        (folder / "mutants").mkdir()
-        for name, content in files.items(): (folder / "mutants" / name).write_bytes(content)
+        files = _mutant_files(folder / "mutants", n // 2, rng)
         said = answers(wait(begin(folder, "-c", READ_ALL, "mutants")))
         for name, content in files.items():
             answer = said.get(name, dict(raised="the process did not come so far"))

@@ -374,11 +374,18 @@ def measure_speed(lm: Elmo, texts: Sequence[str], repeats: int = 3) -> dict:
         "layers": lambda: [_read_packed(lm, batch) for batch in batches],
         "featurize": lambda: lm.featurize(texts, layers="top", pool=["mean"])}
     with lm.inference(): seconds = median_seconds(contestants, repeats, lm.device.type)
-    n_words = sum(lengths) - 2 * len(lengths)
     operations = dict.fromkeys(seconds, lstm_operations(c, sum(lengths)))
     operations["featurize"] += character_operations(lm, texts)
-    return dict(texts=len(texts), words=n_words, cells=c.hidden_size, outputs=c.projection_size,
-                **_rates(n_words, seconds, operations))
+    n_words = sum(lengths) - 2 * len(lengths)
+    sizes = dict(texts=len(texts), words=n_words, cells=c.hidden_size, outputs=c.projection_size)
+    return sizes | _rates(seconds, operations, n_words)
+
+def _rates(seconds: Mapping[str, float], operations: Mapping[str, float], n_words: int) -> dict:
+    "What each contestant does in a second, and its share of torch's operations a second."
+    rate = {name: operations[name] / s for name, s in seconds.items()}
+    return dict(words_per_second={name: n_words / s for name, s in seconds.items()},
+                gigaflops={name: each / 1e9 for name, each in rate.items()},
+                share={name: each / rate["nn.LSTM"] for name, each in rate.items()})
 
 def published_size(hidden_size: int, projection_size: int | None = None) -> Elmo:
     "ELMo as it was published with so many cells, with random weights."

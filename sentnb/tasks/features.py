@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['texts_hash', 'feature_key', 'is_out_of_memory', 'retry_with_smaller_batches', 'feature_chunks', 'collect',
-           'write_features', 'features_folder', 'can_keep', 'prune_cache', 'load_features', 'features']
+           'write_features', 'features_folder', 'can_keep', 'prune_cache', 'load_features', 'keep_features', 'features']
 
 # %% ../../nbs/4_tasks/01_features.ipynb #38a69d9f
 import hashlib
@@ -151,6 +151,12 @@ def load_features(path: Path, # a features file
     return stored if len(stored) == n else None
 
 # %% ../../nbs/4_tasks/01_features.ipynb #81970499
+def keep_features(path: Path, chunks: Iterable, n: int) -> np.ndarray: # (n, D), memory-mapped and read-only
+    "Compute features into a file of the cache."
+    write_features(path, chunks, n)
+    prune_cache(path.parent)
+    return load_features(path, n)
+
 def features(lm,                         # a model with `featurize` and `fingerprint`
              texts: list[str],           # N texts, raw: the model cleans them its own way
              state: str = "cell",        # "cell" or "hidden"
@@ -170,6 +176,5 @@ def features(lm,                         # a model with `featurize` and `fingerp
     path = folder / f"{feature_key(lm, texts, settings)}.npy"
     stored = load_features(path, len(texts))
     if stored is not None: return stored
-    write_features(path, chunks, len(texts))
-    prune_cache(folder)
-    return load_features(path, len(texts))
+    if cache == "auto" and not can_keep(folder): return collect(chunks, len(texts))
+    return keep_features(path, chunks, len(texts))

@@ -112,7 +112,18 @@ def check_settings(config: PretrainConfig):
         raise SentnbError("data is empty: pass the folder of a prepared corpus (sentnb prepare makes one)")
     if config.compile and config.backbone != "transformer":
         raise SentnbError(f"compile is for the transformer, and the backbone is {config.backbone}: leave it False")
-    _check_bounds(vars(config))
+    for name in _POSITIVE:
+        value = getattr(config, name)
+        if value <= 0: raise SentnbError(f"{name} must be greater than 0, not {value}")
+    for name in _NOT_NEGATIVE:
+        value = getattr(config, name)
+        if value < 0: raise SentnbError(f"{name} must not be negative, and is {value}")
+    _check_sizes(config)
+
+def _check_sizes(config: PretrainConfig):
+    for name, largest in _AT_MOST.items():
+        value = getattr(config, name)
+        if value > largest: raise SentnbError(f"{name} can be {largest} at most, and is {value}")
     if config.batch_size * config.seq_len > _TOKENS_AT_MOST:
         raise SentnbError(f"batch_size times seq_len can be {_TOKENS_AT_MOST} at most: lower one of the two")
 

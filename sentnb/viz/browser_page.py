@@ -198,6 +198,6 @@ def write_browser_page(path: str | Path,                       # the HTML file t
                       ) -> Path:
     "Write a page that colors what is typed into it. Raises `SentnbError` as `load_classifier` and `browser_page` do."
     is_loaded = isinstance(model, TextClassifier)
-    clf = model if is_loaded else load_classifier(model, device="cpu")
+    clf = model if is_loaded else load_classifier(find_model(model), device="cpu")
     name = name or ("a language model" if is_loaded else find_model(model).name)
     return atomic_write(path, browser_page(clf, name, **settings))

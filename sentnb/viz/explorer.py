@@ -35,13 +35,13 @@ def open_subject(lm: LanguageModel | TextClassifier | str | Path | None, # a mod
     if isinstance(lm, TextClassifier): return lm.lm, lm
     if isinstance(lm, LanguageModel): return lm, _shipped_classifier(lm)
     if (find_model(lm) / CLASSIFIER_FILE).is_file():
-        clf = load_classifier(lm)
+        clf = load_classifier(find_model(lm))
         return clf.lm, clf
     return LanguageModel.load(lm), None
 
 def _shipped_classifier(lm: LanguageModel) -> TextClassifier | None:
     "The classifier that ships with the package, if this is its model."
-    try: clf = load_classifier(device=lm.device.type)
+    try: clf = load_classifier(find_model(), lm.device.type)
     except SentnbError: return None
     return replace(clf, lm=lm) if clf.lm.fingerprint == lm.fingerprint else None
 

@@ -157,7 +157,8 @@ def by_label(seen: Survey) -> Criterion:
 def unit_criteria(seen: Survey, clf: TextClassifier | None = None) -> list[Criterion]:
     "All that can be said of the units."
     search = UnitSearch(seen)
-    found = [] if clf is None else [by_weight(clf)]
+    is_linear = clf is not None and hasattr(clf.classifier, "coef")    # a finetuned one weighs no units
+    found = [by_weight(clf)] if is_linear else []
     if seen.labels is not None and 0 < seen.labels.mean() < 1: found.append(by_label(seen))
     for name, prop in PROPERTIES.items():
         try: found.append(search.follows(name, prop))
