@@ -279,7 +279,7 @@ def test_a_word_is_spelled_as_allennlp_does():
     assert number_words([["<S>"]])[0][0].tolist() == [0, 0, 1]      # as AllenNLP: the sign is the beginning
 
 
-@pytest.mark.parametrize("use", ["loss", "logits", "score", "bits_per_character", "generate", "trace"])
+@pytest.mark.parametrize("use", ["loss", "logits", "score", "bits_per_character", "generate"])
 def test_there_is_no_single_direction(use):
     with pytest.raises(SentnbError, match="no loss from left to right"): getattr(tiny(), use)("a text")
 
