@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from ..core import SentnbError, suggest
 from ..core import progress as progress_bar
-from ..data.cleaning import get_cleaner
+from ..data.cleaning import get_cleaner, utf8_widths
 from ..data.words import BEGIN, END, UNKNOWN_ID
 from .acceleration import linear, matmul_into, new_buffer
-from .lm import POOLS, LanguageModel, LMConfig
+from .lm import POOLS, LanguageModel, LMConfig, check_units, spread_to_bytes
 from .softmax_loss import SoftmaxLoss
 
 # %% ../../nbs/2_models/20_elmo.ipynb #7f9bb9bb
@@ -607,13 +607,33 @@ def featurize(self: Elmo,
             bar.update(len(rows))
     return features
 
+# %% ../../nbs/2_models/20_elmo.ipynb #e5456866
+@patch
+def trace(self: Elmo,
+          text: str,                            # raw text
+          neurons: Sequence[int] | None = None, # numbers of the output; None: all
+          state: str = "cell",                  # for the common face: both "cell" and "hidden" mean outputs
+         ) -> np.ndarray:                       # (len(text.encode()), neurons) float32; zeros before the first word
+    "What each word's output holds. Raises `SentnbError` for a unit that the model does not have."
+    units = check_units(neurons, self.backbone.output_size)
+    cleaned, origin = self.cleaner.align(text)
+    spans = [match.span() for match in self.tokenizer.pattern.finditer(cleaned)]
+    if not spans: return np.zeros((len(text.encode()), len(units)), np.float32)
+    with self.inference():
+        layers, _ = self.activations([[cleaned[begin:end] for begin, end in spans]])
+        values = self.backbone.choose(layers)[0, 0][:, units].float().cpu().numpy()        # (words, units)
+    first_bytes = np.cumsum([0, *utf8_widths(cleaned)])[[begin for begin, _ in spans]]
+    word = np.searchsorted(first_bytes, np.arange(len(origin)), side="right")              # 0: none has begun yet
+    of_bytes = np.concatenate([np.zeros_like(values[:1]), values])[word]
+    return spread_to_bytes(of_bytes, origin, len(text.encode()))
+
 # %% ../../nbs/2_models/20_elmo.ipynb #2c569455
 def _no_single_direction(self, *args, **kwargs):
     "Raises `SentnbError`."
     raise SentnbError("ELMo reads texts from both ends, so it has no loss from left to right, no bits per character, "
-                      "no value after each byte, and writes nothing: use featurize, or another model")
+                      "and writes nothing: use featurize, or another model")
 
-ONE_WAY = ("loss", "logits", "token_nats", "score", "bits_per_character", "generate", "generate_samples", "trace",
+ONE_WAY = ("loss", "logits", "token_nats", "score", "bits_per_character", "generate", "generate_samples",
            "read", "state_step", "tokens_to_score")
 for name in ONE_WAY: setattr(Elmo, name, _no_single_direction)
 
