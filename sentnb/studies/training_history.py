@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WITHHELD', 'PARTS', 'LONGEST', 'HISTORY_FILE', 'N_UNITS', 'history_texts', 'Moment', 'examine', 'keep_moment',
-           'keep_history', 'History', 'read_history', 'history_runs', 'history_page']
+           'keep_history', 'History', 'read_history', 'history_runs', 'describe_history', 'history_page']
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #dd548288
+# %% ../../nbs/6_studies/22_training_history.ipynb #4993b9ea
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,13 +19,14 @@ from ..data.cleaning import get_cleaner
 from ..data.datasets import Split, load_dataset, random_split
 from ..models.lm import LanguageModel
 from ..runs import Run
-from .across_runs import Figure, label, reference_runs
+from .across_runs import Figure, reference_runs
+from .quickstart import SENTIMENT_AUC
 from ..tasks.neurons import choose_neuron
 from ..tasks.regression import Examples, fit, make_examples, scores
-from ..tasks.statistics import auc_from_ranks
+from ..tasks.statistics import auc_from_ranks, auc_interval
 from ..viz.interactive_plots import Axis, Chart, Layer, Page, UnitHistory, history_view
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #6e9ada04
+# %% ../../nbs/6_studies/22_training_history.ipynb #bc08e9d1
 WITHHELD = 5000     # reviews, from the end of the embedded corpus's order
 PARTS = dict(train=400, val=400, shown=400)
 LONGEST = 800       # characters of a review
@@ -43,7 +44,7 @@ def history_texts() -> dict[str, Split]: # train, val, shown
     kept = [i for i in short if _same(texts[i]) not in read]
     return random_split(Split([texts[i] for i in kept], reviews.labels[kept]), PARTS, seed=0)
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #c2aed56f
+# %% ../../nbs/6_studies/22_training_history.ipynb #c7a036a2
 @dataclass(frozen=True)
 class Moment:
     "What the units of a model say about the reviews that are reported."
@@ -72,7 +73,7 @@ def examine(lm: LanguageModel,
                    accuracy=float(scores(everything, shown).mean()))
     return Moment(shown.X, auc, np.abs(_auc(val) - .5), figures)
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #c44d4f44
+# %% ../../nbs/6_studies/22_training_history.ipynb #7d3633dc
 HISTORY_FILE = "history.npz"
 N_UNITS = 8    # whose values are kept
 
@@ -98,7 +99,7 @@ def keep_moment(run: Run, step: int, moment: Moment, labels: np.ndarray) -> Path
     with writing(path): np.savez_compressed(path, **kept)
     return path
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #551914be
+# %% ../../nbs/6_studies/22_training_history.ipynb #5dcac210
 def keep_history(lm: LanguageModel,
                  step: int,    # of the training
                 ) -> dict:     # for the log: unit, its AUC and accuracy, accuracy of all units
@@ -110,7 +111,7 @@ def keep_history(lm: LanguageModel,
     keep_moment(Run.open(folder), step, moment, np.asarray(parts["shown"].labels))
     return {f"history_{name}": value for name, value in moment.figures.items()}
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #93a48781
+# %% ../../nbs/6_studies/22_training_history.ipynb #de1d9717
 @dataclass(frozen=True)
 class History:
     "What a probed run kept."
@@ -133,7 +134,7 @@ def read_history(run: Run) -> History:
                           "train with -p probe sentnb.studies.training_history.keep_history")
     with np.load(path) as kept: return History(**{name: kept[name] for name in kept})
 
-# %% ../../nbs/6_studies/22_training_history.ipynb #6430b7c7
+# %% ../../nbs/6_studies/22_training_history.ipynb #62f6d886
 def history_runs(root: str | Path) -> list[Run]:
     "Reference runs with a history. Raises `SentnbError` where there is none."
     runs = [run for run in reference_runs(root, "*") if (run.folder / HISTORY_FILE).is_file()]
@@ -159,6 +160,20 @@ def _bits_chart(run: Run, to_root: str) -> Chart:
     layer = _line(run, "held-out bits per character", val.step, val.bits_per_character, 0, to_root)
     return Chart("How well it predicts", Axis("optimizer steps"), Axis("bits per UTF-8 byte"), [layer], 260)
 
+def describe_history(run: Run) -> str:
+    "What became of the best unit, with the interval of its last AUC, and whether it deserves the name."
+    history = read_history(run)
+    auc = history.auc_of(0)
+    values = history.values[-1, :, 0] * (1 if history.auc[-1, history.units[0]] >= .5 else -1)
+    low, high = auc_interval(values, history.labels > 0)
+    bits = run.metrics("val").bits_per_character
+    verdict = "a sentiment neuron" if low >= SENTIMENT_AUC else "no sentiment neuron yet, but more than chance"
+    if low <= .5: verdict = "chance would do as well"
+    first, last = history.steps[[0, -1]]
+    return (f"Unit {history.units[0]} had an AUC of {auc[0]:.2f} at step {first:,} and has {auc[-1]:.2f} at step "
+            f"{last:,} (95 % interval {low:.2f} to {high:.2f}): {verdict}. Meanwhile the model went from "
+            f"{bits.iloc[0]:.2f} to {bits.iloc[-1]:.2f} bits per character.")
+
 def history_page(run: Run,
                  to_root: str = "../..", # from the page to the checkout
                 ) -> Page:
@@ -169,4 +184,4 @@ def history_page(run: Run,
         sign = 1 if history.auc[-1, unit] >= .5 else -1
         units.append(UnitHistory(int(unit), history.values[:, :, k], history.auc_of(k), sign))
     charts = [_knowledge_chart(run, history, to_root), _bits_chart(run, to_root)]
-    return history_view(f"A unit of {label(run)}, from step to step", history.steps, history.labels, units, charts)
+    return history_view(f"One unit, from step to step ({run.name})", history.steps, history.labels, units, charts)

@@ -378,7 +378,7 @@ class Page:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{name}</title></head>
 <body style="max-width:47rem;margin:1rem auto;padding:0 .6rem;font-family:system-ui,sans-serif">
-<h1 style="font-size:1.5rem">{name}</h1>
+<h1 style="font-size:1.5rem;overflow-wrap:anywhere">{name}</h1>
 {body}
 {_assets()}
 </body></html>
