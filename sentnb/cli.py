@@ -134,6 +134,7 @@ def _model_and_clamp(args: argparse.Namespace) -> tuple:
     if args.clamp is None: return LanguageModel.load(args.model, args.device), None
     dial = _dial(args.clamp)
     clf = load_classifier(args.model, args.device)
+    if clf.neuron is None: raise SentnbError("--clamp holds the neuron that a model names, and this one names none")
     return clf.lm, {clf.neuron.unit: clf.neuron.cell_value(dial)}
 
 def _dial(text: str) -> float:
