@@ -80,7 +80,7 @@ def test_the_long_description_leads_somewhere():
 
 def test_the_wheel_describes_itself(wheel):
     described = metadata(wheel)
-    extras = {"dev", "docs", "hub", "excel", "parquet"}
+    extras = {"dev", "docs", "elmo", "hub", "excel", "parquet"}
     assert extras == set(described.get_all("Provides-Extra"))
     assert not re.search(r"\]\((?!https://|#)", described.get_payload())
     settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
