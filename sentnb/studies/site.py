@@ -86,8 +86,10 @@ def _target(site: Site, link: str, folder: str) -> str:
     is_elsewhere = re.match(r"[a-z]+:", link)
     target, _, anchor = link.partition("#")
     if is_elsewhere or not target: return link if is_elsewhere else f"#{slug(anchor)}"
-    path = os.path.normpath(os.path.join(folder, target))
-    if not (site.root / path).exists():
+    homes = (folder, "nbs/experiments") if folder.startswith("runs/") else (folder,)   # a run's copy keeps its links
+    paths = [os.path.normpath(os.path.join(home, target)) for home in homes]
+    path = next((path for path in paths if (site.root / path).exists()), None)
+    if path is None:
         raise SentnbError(f"a page in {folder or 'the root'} links to {link}, which is missing")
     return _address(site, path, folder) + (f"#{slug(anchor)}" if anchor else "")
 
