@@ -8,7 +8,7 @@ __all__ = ['FOLDERS', 'HEAVY', 'notebook_folders', 'available_notebooks', 'find_
            'sigterm_as_interrupt', 'interrupts_held', 'run_notebook', 'copy_notebooks']
 
 # %% ../nbs/02_execute.ipynb #110557f1
-import ast, importlib, importlib.util, os, signal, sys, threading
+import ast, importlib, importlib.util, logging, os, signal, sys, threading
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -271,9 +271,14 @@ def _stopped(run: Run, error: BaseException) -> SentnbError:
     folder = f"runs/{run.experiment}/{run.name}"
     return SentnbError(f"{run.experiment} {state}: {message} (run folder: {folder})")
 
+def _is_news(record: logging.LogRecord) -> bool:
+    "False for the traceback of a task that an interrupt left behind with its dead kernel: the run's message says it."
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "DeadKernelError")
+
 def _execute(notebook: Path, run: Run, params: dict):
     "Let papermill execute `notebook` into the run folder, passing on what the cells print."
     import papermill
+    logging.getLogger("asyncio").addFilter(_is_news)    # the same function is added once
     os.environ["SENTNB_RUN"] = str(run.folder.resolve())
     kernel = quiet_kernel(run.log_folder / "kernel.log")
     output = dict(progress_bar=False, log_output=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
