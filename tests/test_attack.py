@@ -85,6 +85,9 @@ def test_a_page_without_the_net_does_not_hold(tmp_path, monkeypatch):
     monkeypatch.setattr("sentnb.viz.report.clean_html", lambda fragment: fragment)
     trial = attack._report_trial(tmp_path / "b", 0, attack.HOSTILE[0])
     assert not trial.held and "scripts" in trial.detail
+    monkeypatch.setattr("sentnb.viz.report.clean_html", lambda fragment: 1 / 0)
+    trial = attack._report_trial(tmp_path / "c", 0, attack.HOSTILE[0])
+    assert not trial.held and "no report, ZeroDivisionError" in trial.detail
 
 
 def test_damage_that_costs_a_good_checkpoint_does_not_hold(tmp_path, monkeypatch):
