@@ -86,6 +86,9 @@ def test_a_page_without_the_net_does_not_hold(tmp_path, monkeypatch):
     monkeypatch.setattr("sentnb.viz.report.clean_html", lambda fragment: fragment)
     trial = attack._report_trial(tmp_path / "b", 0, attack.HOSTILE[0])
     assert not trial.held and "scripts" in trial.detail
+    monkeypatch.setattr("sentnb.viz.report.clean_html", lambda fragment: 1 / 0)
+    trial = attack._report_trial(tmp_path / "c", 0, attack.HOSTILE[0])
+    assert not trial.held and "no report, ZeroDivisionError" in trial.detail
 
 
 def test_damage_that_costs_a_good_checkpoint_does_not_hold(tmp_path, monkeypatch):
@@ -121,7 +124,9 @@ def test_what_else_would_not_hold():
     assert attack._is_defused("record.jsonl", refused, 200)
     assert not attack._is_defused("record.jsonl", refused._replace(peak=300 + attack.ROOM), 200)
     assert not attack._is_defused("record.jsonl", refused._replace(code=0, err=""), 200)
-    assert attack._is_defused("newlines.csv", refused._replace(code=0, err=""), 200)
+    for name in ("prepare newlines.csv.zst", "prepare document.txt.zst"):
+        assert attack._is_defused(name, refused._replace(code=0, err=""), 200)
+    assert not attack._is_defused("classify document.txt.zst", refused._replace(code=0, err=""), 200)
     assert not attack._is_defused("record.jsonl", refused._replace(code=1, err="Traceback\nMemoryError\n"), 200)
     assert not attack._is_defused("record.jsonl", refused._replace(code=-9, peak=0), 200)
 
@@ -314,9 +319,9 @@ def test_pruning_beside_another_process(tmp_path):
 def test_two_make_the_embedded_corpus(tmp_path):
     program = "import sys; from sentnb.studies.training_runs import *; embedded_corpus(0, 60, Path(sys.argv[1]))"
     both = [subprocess.Popen([sys.executable, "-c", "from pathlib import Path\n" + program, str(tmp_path / "c")],
-                             env=CHILD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
+                             env=CHILD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
     ends = [process.communicate(timeout=600)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0, 0], ends
+    assert [process.returncode for process in both] == [0, 0], ends
     made = attack.corpus_hashes(tmp_path / "c" / "movie_reviews-60-bytes")
     assert made == attack.corpus_hashes(embedded_corpus(0, 60, tmp_path / "alone"))
 

@@ -198,7 +198,8 @@ def test_the_report_works_in_a_browser(tmp_path):
 # what others wrote
 
 HOSTILE = (
-    "<script>alert(1)</script>", "<!-- <script>", "<![CDATA[<script>", "<iframe srcdoc='<script>'>", "&lt;script&gt;",
+    "<script>alert(1)</script>", "<!-- <script>", "<![CDATA[<script>", "<![x[<script>]]>", "<![]",
+    "<iframe srcdoc='<script>'>", "&lt;script&gt;",
     "<img src=x onerror=alert(1)>", '" onfocus="alert(1)" autofocus x="', "</div></div></main><svg onload=alert(1)>",
     "<form><input formaction=javascript:x><math><mtext><style><img onerror=x>", "src=//evil.example/x",
     "[link](javascript:alert(1))", "<a href='java\tscript:alert(1)'>a</a>", "`code` *x* $\\frac",
@@ -266,7 +267,7 @@ def test_nothing_in_a_report_runs_whatever_a_notebook_shows(text, tmp_path):
 PIECES = st.sampled_from([
     "<", ">", "/", "a", "b ", "<script>", "</script>", "<style>", "<!--", "-->", "<img src=x ", "onerror=x", "'", '"',
     "=", "&lt;", "&", "<div style='", "url(//x)", "</div>", "<p>", "<table>", "<svg>", "<textarea>", "\0", "\n", "<b",
-    "<a href=javascript:x>", "<![CDATA[", "<?x", "]]>"])
+    "<a href=javascript:x>", "<![CDATA[", "<?x", "]]>", "<![", "<!x", "<![if x]>", "]", "["])
 
 
 @settings(max_examples=300, deadline=None)
