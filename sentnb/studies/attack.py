@@ -423,8 +423,8 @@ def all_bombs(folder: Path) -> dict[str, Callable[[], Ended]]:
     return found
 
 def _is_defused(name: str, ended: Ended, harmless: int) -> bool:
-    "One sentence, or a good end for blank lines, in bounded memory."
-    ends_well = ended.code == 0 and "newlines" in name
+    "One sentence, or a good end for blank lines and for plain text, which is cut into passages; in bounded memory."
+    ends_well = ended.code == 0 and ("newlines" in name or name == "prepare document.txt.zst")
     return 0 < ended.peak <= harmless + ROOM and (ends_well or is_sentence(ended))
 
 def bombs(seed: int, # of the order
@@ -665,7 +665,8 @@ def concurrency(seed: int, # of the corpus
 
 # %% ../../nbs/6_studies/15_attack.ipynb #488a54f2
 HOSTILE = (
-    "<script>alert(1)</script>", "<!-- <script>", "<![CDATA[<script>", "<iframe srcdoc='<script>'>", "&lt;script&gt;",
+    "<script>alert(1)</script>", "<!-- <script>", "<![CDATA[<script>", "<![x[<script>]]>", "<![]",
+    "<iframe srcdoc='<script>'>", "&lt;script&gt;",
     "<img src=x onerror=alert(1)>", '" onfocus="alert(1)" autofocus x="', "</div></div></main><svg onload=alert(1)>",
     "<form><input formaction=javascript:x><math><mtext><style><img onerror=x>", "src=//evil.example/x",
     "[link](javascript:alert(1))", "<a href='java\tscript:alert(1)'>a</a>", "`code` *x* $\\frac",
@@ -728,7 +729,8 @@ def _report_trial(folder: Path, i: int, text: str) -> Trial:
     run.save_result("summary", [text, 3])
     run.fail(text)
     nbformat.write(hostile_notebook(text), run.folder / "notebook.ipynb")
-    page = write_report(run.folder / "notebook.ipynb").read_text()
+    try: page = write_report(run.folder / "notebook.ipynb").read_text()
+    except Exception as e: return Trial(f"page {i}", False, f"{text!r}: no report, {type(e).__name__}: {e}")
     live = what_is_live(page)
     is_whole = "<p>the end</p>" in page
     return Trial(f"page {i}", is_whole and not live, f"{text!r}: {live or 'nothing runs'}")

@@ -130,6 +130,10 @@ class _Net(HTMLParser):
         self.handle_starttag(tag, attrs)
         self.handle_endtag(tag)
 
+    def parse_marked_section(self, i, report=1):
+        "`<![…` is a comment up to the next `>`, as in browsers; Python's parser would raise AssertionError."
+        return self.parse_bogus_comment(i)
+
     def handle_data(self, data):
         if not self.silent: self.written.append(html.escape(data.replace("\0", ""), quote=False))
 
