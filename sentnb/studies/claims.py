@@ -481,7 +481,16 @@ _SPEED_TABLES = (
           {"characters/s": each("characters_per_second/*:,.0f", "12"), "speed-up": each("speed_up/*:.3f", "12")}),
 )
 
-TABLES = _LANGUAGE_MODEL_TABLES + _TRAINING_TABLES + _TRANSFER_TABLES + _FINETUNED_TABLES + _SPEED_TABLES
+_ATTACKS = ("kill training", "kill prepare", "damage checkpoints", "bombs", "fuzz records", "fuzz files", "concurrency",
+            "hostile html", "classify files")
+_ATTACK_TABLES = (
+    Table("attack/reference", "attacks on the commands", (*_ATTACKS, "all"),
+          {"tried": [*each("table/family=*/tried:,", _ATTACKS), "{total/tried:,}"],
+           "held": [*each("table/family=*/held:,", _ATTACKS), "{total/held:,}"]}),
+)
+
+TABLES = (*_LANGUAGE_MODEL_TABLES, *_TRAINING_TABLES, *_TRANSFER_TABLES, *_FINETUNED_TABLES, *_SPEED_TABLES,
+          *_ATTACK_TABLES)
 
 # %% ../../nbs/6_studies/12_claims.ipynb #d51019e3
 def table_line(cells: Iterable[str]) -> str: return "| " + " | ".join(cells) + " |"
