@@ -39,7 +39,7 @@ def checkout(tmp_path):
 def shell(command, folder, seconds=300):
     "What a user sees who types a command."
     env = os.environ | dict(PYTHONPATH=str(folder), OMP_NUM_THREADS="1")
-    for name in ("SENTNB_RUN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # a run's or a make's own, when tests run inside of one
+    for name in ("SENTNB_RUN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # set where the tests run inside a run or a make
         env.pop(name, None)
     return subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=seconds)
 
