@@ -10,7 +10,8 @@ from sentnb.data.tokenizers import CharTokenizer, SentencePieceTokenizer
 from sentnb.models.lm import LanguageModel, LMConfig
 from sentnb.models.sampling import prompt_tokens
 from sentnb.runs import Run
-from sentnb.studies.across_runs import bits_figures, mlstm_parameters, sentiment_figures, size_chart
+from sentnb.studies.across_runs import bits_figures, sentiment_figures, size_chart
+from sentnb.studies.cost_model import Work
 from sentnb.models.lm import find_model
 from sentnb.tasks.classify import TextClassifier, classify, load_classifier
 from sentnb.tasks.neurons import Neuron
@@ -246,7 +247,7 @@ def test_sizes_of_our_own_get_a_fit(tmp_path):
     run = Run.create("compare_sizes", {}, "reference", tmp_path / "runs")
     assert "compare_sizes" in bits_figures(tmp_path)[1]             # it is not finished yet
     def row(units):
-        n = mlstm_parameters(units)
+        n = Work(hidden_size=units).parameters
         accuracies = dict(sst_all=.6, sst_one=.55, sst_all_low=.58, sst_all_high=.62)
         return dict(hidden_size=units, parameters=n, bits_per_character=9 * n ** -.1, **accuracies)
     run.save_result("sizes", [row(units) for units in (64, 128, 256)])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REVIEW_KINDS', 'IMDB_SIZES', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS', 'VERDICTS', 'SHOULD_NOT_DIFFER', 'GOLDEN',
-           'PUBLISHED', 'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
+           'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
            'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack',
            'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook',
            'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'recipe_facts', 'model_card',
@@ -24,6 +24,7 @@ from ..data.datasets import LOOKS, Split, load_dataset, random_split, read_looks
 from ..data.duplicates import near_form
 from ..models.lm import LanguageModel
 from ..runs import Run, runs_root
+from .published import ACCURACY_SOURCE, PUBLISHED_ACCURACY
 from .transfer_reports import ReviewConfig, random_subset, review_benchmark, sentence_benchmark
 from ..tasks.baselines import majority, tfidf
 from ..tasks.classify import TextClassifier, classify, load_classifier, save_classifier
@@ -202,8 +203,6 @@ def check_golden(folder: str | Path,      # of a released model
     return differences
 
 # %% ../../nbs/6_studies/03_release.ipynb #d0682c3a
-PUBLISHED = {"SST": (.918, "Radford et al. 2017, 4,096 units"), "IMDB": (.929, "Radford et al. 2017, 4,096 units")}
-
 @dataclass(frozen=True)
 class TestLook:
     "Scores on the test texts of one data set, (N,) each."
@@ -244,8 +243,8 @@ def test_figures(look: TestLook,
             for what, right in measured.items()]
     papers = look.papers
     auc = _figure(f"{test}, AUC of {unit}", papers.neuron_auc, papers.neuron_auc_interval, run, ".3f")
-    published, source = PUBLISHED[look.name]
-    theirs = dict(figure=f"{look.name} test, {source}", value=f"{published:.1%}", interval="", read_from="published")
+    theirs = dict(figure=f"{look.name} test, {ACCURACY_SOURCE}", value=f"{PUBLISHED_ACCURACY[look.name]:.1%}",
+                  interval="", read_from="published")
     return [*rows, auc, theirs]
 
 def verdict(look: TestLook) -> str:

@@ -98,14 +98,6 @@ _NOT_NEGATIVE = ("steps", "lr", "clip", "schedule_steps", "loss_scale", "eval_ev
 _AT_MOST = dict(batch_size=2**20, seq_len=2**20, docs_per_shard=2**31, nproc=1024)   # beyond all use, within memory
 _TOKENS_AT_MOST = 2**28                                                             # of a batch
 
-def _check_bounds(values: dict):
-    for name in _POSITIVE:
-        if values[name] <= 0: raise SentnbError(f"{name} must be greater than 0, not {values[name]}")
-    for name in _NOT_NEGATIVE:
-        if values[name] < 0: raise SentnbError(f"{name} must not be negative, and is {values[name]}")
-    for name, largest in _AT_MOST.items():
-        if values[name] > largest: raise SentnbError(f"{name} can be {largest} at most, and is {values[name]}")
-
 def check_settings(config: PretrainConfig):
     "Raises `SentnbError` for values that no run can have."
     if not config.data:
