@@ -91,7 +91,7 @@ def test_results_are_what_the_runs_say():
     from sentnb.studies.claims import results_text
     results = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     assert results == results_text(ROOT), "run `make results` and commit"
-    assert results.count("\n") <= 160, "RESULTS.md is too long to be read"
+    assert results.count("\n") <= 130, "RESULTS.md is too long to be read"
 
 
 def test_every_claim_is_made_once_with_figures_that_were_read():

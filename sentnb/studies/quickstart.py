@@ -52,7 +52,7 @@ class QuickstartConfig:
     batch_size: int = 32           # rows read side by side
     seq_len: int = 64              # bytes between two updates; the hidden state is carried over
     lr: float = 1e-2               # at the start; falls linearly to zero
-    train_documents: int = 3200    # reviews to train on, each read once: more than 4 MB
+    train_documents: int = 2600    # reviews to train on, each read once: more than 3 MB
     curve_documents: int = 100     # held-out reviews scored during training, for the curve
     heldout_documents: int = 300   # held-out reviews for all pictures and figures: 0.4 MB
     property_documents: int = 20   # of those, reviews to choose units on, and as many to measure them on
