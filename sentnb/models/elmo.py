@@ -571,12 +571,12 @@ def split(self: Elmo, text: str) -> list[str]:
 
 @patch
 def represent(self: Elmo,
-              texts: Sequence[str],            # raw, all read side by side
+              documents: Sequence[Sequence[str]], # of words, as `split` gives them; all are read side by side
               layers: str = "last",            # as `ElmoBackbone.choose` takes them
               pool: Sequence[str] = ("last",), # any of `POOLS`
              ) -> torch.Tensor:                # (N, features), with gradients where they are wanted
     "Features of a batch, for training a classifier together with the model."
-    numbers, words = number_words([self.split(text) for text in texts])
+    numbers, words = number_words(documents)
     vectors = self.backbone.word_vectors(spell(words, self.config.max_characters))
     order = longest_first(numbers)
     features = self.summarize([numbers[row] for row in order], vectors, layers, pool)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CHOICES', 'FINETUNED_FILE', 'WEIGHTS_FILE', 'FINETUNED_VERSION', 'FinetuneConfig', 'check_settings', 'Task',
            'find_task', 'shorten', 'plan_epoch', 'pad_batch', 'FinetunedModel', 'depth', 'is_decayed',
-           'parameter_groups', 'validation_score', 'Texts', 'read_texts', 'Finetuner', 'decide', 'fit_temperature',
-           'to_bytes', 'is_wide', 'stored_weights', 'describe_finetuned', 'write_finetuned', 'save_finetuned',
-           'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult', 'finetune', 'finish']
+           'parameter_groups', 'validation_score', 'Texts', 'read_texts', 'read_text', 'Finetuner', 'decide',
+           'fit_temperature', 'to_bytes', 'is_wide', 'stored_weights', 'describe_finetuned', 'write_finetuned',
+           'save_finetuned', 'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult', 'finetune',
+           'finish']
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #b268fb37
 import copy
@@ -33,7 +34,8 @@ from ..core import sha256_file, suggest
 from ..data.datasets import Split
 from ..data.tokenizers import load_tokenizer
 from ..models.acceleration import cpu_has_bfloat16
-from ..models.lm import LanguageModel, LMConfig
+from ..models.elmo import Elmo
+from ..models.lm import LanguageModel, build_model, read_config
 from ..models.weight_files import check_finite
 from ..models.weight_norm import frozen_weights
 from ..training.checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
@@ -178,16 +180,23 @@ class FinetunedModel(nn.Module):
         if self.config.state == "hidden": return self.body.backbone(tokens, self.body.embedding)[0]
         return self.body.backbone.states(tokens, self.body.embedding, None, "cell")[0][:, :, -1]
 
-    def forward(self, tokens: torch.Tensor,   # (B, T) int64; or pooled features (B, D), where the body is frozen
-                lengths: torch.Tensor | None = None, # (B,)
+    def forward(self, inputs,                 # (B, T) int64 tokens; ELMo: B lists of words; frozen: (B, D) features
+                lengths: torch.Tensor | None = None, # (B,); frozen: None
                 auxiliary: bool = False,      # compute the language model's loss, too
                ) -> tuple:                    # logits (B, classes, heads); sum of nats over all targets, or 0
-        "Logits of some texts."
-        if lengths is None: return self.head(tokens), 0.
-        states = self.states(tokens)
-        nats = self.lm_nats(states, tokens, lengths) if auxiliary else 0.
-        pooled = pool_states(states, lengths.to(tokens.device), self.config.pool)
+        "Logits of some texts. Raises `SentnbError` for an auxiliary loss that the body does not have."
+        if lengths is None: return self.head(inputs), 0.
+        pooled, nats = self.pooled(inputs, lengths, auxiliary)
         return self.head(pooled.to(self.head.output.weight.dtype)), nats
+
+    def pooled(self, inputs, lengths: torch.Tensor, auxiliary: bool) -> tuple: # (B, D); nats
+        "One vector a text, from what the body holds after each of its tokens."
+        if isinstance(self.body, Elmo):
+            if auxiliary: self.body.token_nats()          # says that ELMo has no such loss
+            return self.body.represent(inputs, pool=self.config.pool), 0.
+        states = self.states(inputs)
+        nats = self.lm_nats(states, inputs, lengths) if auxiliary else 0.
+        return pool_states(states, lengths.to(inputs.device), self.config.pool), nats
 
     @contextmanager
     def inference(self):
@@ -246,7 +255,7 @@ def validation_score(name: str,         # of `CHOICES`
 @dataclass
 class Texts:
     "Texts as a model takes them, and what is true of them."
-    inputs: list          # of token ids; or an array of pooled features (N, D)
+    inputs: list          # of token ids, for an ELMo of words; or an array of pooled features (N, D)
     targets: np.ndarray   # (N, classes) of 0 and 1
 
     @property
@@ -262,7 +271,12 @@ def read_texts(model: FinetunedModel,
     texts = list(split.texts)
     if config.freeze: return Texts(features(model.body, texts, config.state, pool=config.pool), targets)
     most = 0 if whole else config.max_tokens
-    return Texts([shorten(model.body.token_ids(model.body.cleaner(text)), most) for text in texts], targets)
+    return Texts([shorten(read_text(model.body, text), most) for text in texts], targets)
+
+def read_text(body: LanguageModel, text: str) -> np.ndarray: # (T,) ids; for an ELMo words, which it spells itself
+    "A raw text as the body takes it."
+    if isinstance(body, Elmo): return np.array(body.split(text), object)
+    return body.token_ids(body.cleaner(text))
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #4ec58282
 class Finetuner:
@@ -363,7 +377,9 @@ class Finetuner:
         if self.config.freeze:
             X = torch.from_numpy(np.ascontiguousarray(texts.inputs[rows]))
             return X.to(self.world.device, self.model.head.output.weight.dtype), None
-        tokens, lengths = pad_batch([texts.inputs[row] for row in rows])
+        of_rows = [texts.inputs[row] for row in rows]
+        if isinstance(self.model.body, Elmo): return of_rows, torch.tensor([len(words) for words in of_rows])
+        tokens, lengths = pad_batch(of_rows)
         return tokens.to(self.world.device), lengths
 
     def update(self, loss: torch.Tensor):
@@ -488,7 +504,7 @@ def stored_weights(model: "FinetunedModel",
                   ) -> dict:               # name -> tensor, in main memory
     "The weights of body and head, as a folder holds them."
     plain = dataclasses.replace(model.body.config, weight_norm=False)
-    with torch.device("meta"): names = LanguageModel(plain, model.body.tokenizer).state_dict()
+    with torch.device("meta"): names = build_model(plain, model.body.tokenizer).state_dict()
     weights = {f"body.{name}": attrgetter(name)(model.body) for name in names if not name.startswith("head.")}
     weights |= {f"head.{name}": w for name, w in model.head.state_dict().items()}
     stored = {}
@@ -593,8 +609,8 @@ def _build(folder: Path, content: dict, weights: dict) -> FinetunedModel:
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != content["tokenizer"]: raise ValueError("the tokenizer is another one")
     task = from_dict(Task, content["task"] | dict(classes=tuple(content["task"]["classes"])))
-    model = FinetunedModel(LanguageModel(from_dict(LMConfig, content["model"]), tokenizer),
-                           from_dict(HeadConfig, content["head"]), task)
+    body = build_model(read_config(content["model"]), tokenizer)
+    model = FinetunedModel(body, from_dict(HeadConfig, content["head"]), task)
     missing, foreign = model.load_state_dict(weights, strict=False)
     wrong = [name for name in missing if not name.startswith("body.head.")] + foreign
     if wrong: raise ValueError(f"{wrong[0]} is missing or foreign")
