@@ -556,8 +556,8 @@ def summary_sentences(report: TransferReport) -> list[str]:
     levels = [f"{name} on {level:.1%}" for name, level in report.accuracy_levels.items()]
     untrained_level = f"the same network before training on {report.untrained_result.accuracy:.1%}"
     beside = ", ".join([*levels, untrained_level])
-    return [f"Asked: what the states of this model ({report.model_name}) say about the labels of "
-            f"{len(texts.tested.texts):,} texts it was not fitted on ({texts.title}).",
+    return [f"Asked: do the states of this model ({report.model_name}) predict the labels of "
+            f"{len(texts.tested.texts):,} texts that it was not fitted on ({texts.title})?",
             f"A logistic regression on all units is right on {show_accuracy(result.correct)}, one unit alone on "
             f"{show_accuracy(result.neuron_correct)}; {beside}.",
             "The brackets allow for other texts of the same kind, not for other kinds of text, and not for "
