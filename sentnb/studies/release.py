@@ -7,8 +7,8 @@ __all__ = ['REVIEW_KINDS', 'IMDB_SIZES', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS
            'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
            'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack',
            'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook',
-           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'recipe_facts', 'model_card',
-           'finish_release']
+           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'bits_on_test',
+           'recipe_facts', 'model_card', 'finish_release']
 
 # %% ../../nbs/6_studies/03_release.ipynb #c445abf9
 import copy, json
@@ -271,8 +271,17 @@ def collect_looks(folder: str | Path,   # of the released model
     return looks
 
 # %% ../../nbs/6_studies/03_release.ipynb #039b5f6d
+def bits_on_test(lm: LanguageModel,
+                 test: Split,     # reviews that it has not read
+                 n_texts: int = 500,
+                ) -> dict:        # bits_per_byte, texts
+    "How well a model predicts some test reviews, each from its beginning."
+    some = random_subset(test, n_texts)
+    return dict(bits_per_byte=lm.bits_per_character(some.texts), texts=len(some.texts))
+
 def recipe_facts(lm: LanguageModel,
                  trained: Run, # from `training_run`
+                 bits: dict,   # from `bits_on_test`
                 ) -> dict[str, str]:
     "How a model was made, in words."
     c, results, env = lm.config, trained.results(), trained.env()
@@ -280,9 +289,6 @@ def recipe_facts(lm: LanguageModel,
     n_parameters = sum(p.numel() for p in lm.parameters())
     hardware = ", ".join(env["gpus"]) or env["processor"]
     updates, minutes = trained.status["step"], results.get("training_minutes", 0)
-    validations = trained.metrics("val")
-    bits = "not measured in this run"
-    if len(validations): bits = f"{validations.bits_per_character.iloc[-1]:.3f} on held-out reviews"
     return dict(
         model=f"{c.backbone}, {c.hidden_size} units, {c.vocab_size} tokens, {n_parameters:,} parameters",
         text=f"{corpus.get('train_bytes', 0):,} bytes of Amazon and IMDB reviews, IMDB's own training texts among them "
@@ -290,7 +296,7 @@ def recipe_facts(lm: LanguageModel,
              "a text of IMDB's test part, SST's validation or test part, or MR",
         training=f"{updates:,} updates in {minutes:.0f} minutes on {hardware}; "
                  f"settings in runs/{trained.experiment}/{trained.name}/params.yaml",
-        bits_per_character=bits)
+        bits_per_byte=f"{bits['bits_per_byte']:.3f} on {bits['texts']:,} of IMDB's test reviews, each from its start")
 
 # %% ../../nbs/6_studies/03_release.ipynb #23fe859a
 PURPOSE = ("A language model trained by sentnb on product and film reviews, "
