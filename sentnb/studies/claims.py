@@ -42,9 +42,10 @@ def look_up(value,     # dictionaries and lists, as they stand in a run's files
 
 # %% ../../nbs/6_studies/12_claims.ipynb #66f3c54d
 def _rows(results: Mapping, contestant: str) -> list[dict]:
-    "A contestant's rows in the table of bench_recurrent: forward and backward, by size."
+    "A contestant's rows in the table of bench_recurrent: forward and backward in single precision, by size."
     return [row for row in results["table"]
-            if row["contestant"] == contestant and row["timed"] == "forward + backward"]
+            if row["contestant"] == contestant and row["timed"] == "forward + backward"
+            and row.get("precision", "float32") == "float32"]
 
 def _ratios(results: Mapping, quantity: Callable[[dict], float]) -> list[float]:
     "torch.nn.LSTM against our mLSTM at each size."
@@ -466,7 +467,7 @@ _RECURRENT_TABLE = Table(
 
 TABLES = (*_LANGUAGE_MODEL_TABLES, _TRAINING_TABLE, _TRANSFER_TABLE, _EMOTION_TABLE, _RECURRENT_TABLE)
 
-# %% ../../nbs/6_studies/12_claims.ipynb #bb1dbc11
+# %% ../../nbs/6_studies/12_claims.ipynb #a8bb694b
 _FAMILIES = ("kill training", "kill prepare", "damage checkpoints", "bombs", "fuzz records", "fuzz files",
              "concurrency", "hostile html", "classify files")
 
