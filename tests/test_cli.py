@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 import sentnb
 from sentnb.cli import main
@@ -219,3 +220,14 @@ def test_every_interrupt_ends_the_command(place):
         assert process.returncode in (2, 130, -signal.SIGINT), (i, err)
     states = [Run(folder.parent).state for folder in Path("runs").glob("*/*/status.json")]
     assert set(states) <= {"died"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_reported_in_seconds(place):
+    "The paper's settings on a machine without a GPU: what is missing, what to pass instead, before any work."
+    began = time.monotonic()
+    done = run("run", "train_mlstm_singlenode")
+    assert done.returncode == 2 and time.monotonic() - began < 40          # idle: 6 s, most of it Python's start
+    said = done.stderr.splitlines()[-1]
+    assert "this machine has none: pass -f cpu_small" in said and "Traceback" not in done.stderr
+    assert not list(place.glob("runs/*/*/checkpoint/step-*"))
