@@ -227,7 +227,7 @@ def test_a_missing_gpu_is_reported_in_seconds(place):
     "The paper's settings on a machine without a GPU: what is missing, what to pass instead, before any work."
     began = time.monotonic()
     done = run("run", "train_mlstm_singlenode")
-    assert done.returncode == 2 and time.monotonic() - began < 40          # idle: 6 s, most of it Python's start
+    assert done.returncode == 2 and time.monotonic() - began < 55          # idle: 6 s, most of it imports
     said = done.stderr.splitlines()[-1]
     assert "this machine has none: pass -f cpu_small" in said and "Traceback" not in done.stderr
     assert not list(place.glob("runs/*/*/checkpoint/step-*"))
