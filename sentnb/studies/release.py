@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REVIEW_KINDS', 'IMDB_SIZES', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS', 'VERDICTS', 'SHOULD_NOT_DIFFER', 'GOLDEN',
-           'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
+           'DIALS', 'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
            'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack',
            'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook',
-           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'bits_on_test',
+           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'dial_scores', 'bits_on_test',
            'recipe_facts', 'model_card', 'finish_release']
 
 # %% ../../nbs/6_studies/03_release.ipynb #c445abf9
@@ -29,7 +29,7 @@ from .transfer_reports import ReviewConfig, random_subset, review_benchmark, sen
 from ..tasks.baselines import majority, tfidf
 from ..tasks.classify import TextClassifier, classify, load_classifier, save_classifier
 from ..tasks.features import features
-from ..tasks.neurons import NeuronChoice, choose_neuron
+from ..tasks.neurons import Neuron, NeuronChoice, choose_neuron
 from ..tasks.regression import Examples, MixtureFit, Problem, fit_mixture, join_examples, make_examples, scores
 from ..tasks.statistics import bootstrap_interval, mcnemar
 from ..tasks.transfer import TransferResult, transfer_problem
@@ -269,6 +269,28 @@ def collect_looks(folder: str | Path,   # of the released model
     looks.sort(key=lambda look: look["when"])
     atomic_write(ledger, "".join(json.dumps(look) + "\n" for look in looks))
     return looks
+
+# %% ../../nbs/6_studies/03_release.ipynb #a97fbf6b
+DIALS = (-4., -2., None, 2., 4.)     # standard deviations; None: not held
+
+def dial_scores(lm: LanguageModel,
+                neuron: Neuron,
+                judge: TextClassifier,   # of two classes, the second one positive
+                n_texts: int = 100,      # for each place of the dial
+                prompt: str = "I saw this movie",
+                n_tokens: int = 80,      # of each text
+               ) -> list[dict]:          # dial, texts; share called positive, its 95 % interval
+    "How a classifier judges what the model writes while the neuron is held."
+    rows = []
+    for dial in DIALS:
+        clamp = None if dial is None else {neuron.unit: neuron.cell_value(dial)}
+        written = lm.generate_samples(prompt, n_tokens, n_texts, clamp, temperature=.9, top_p=.8, stop_at_end=True)
+        verdicts = classify(judge, [sample.text for sample in written])
+        positive = np.array([verdict.probability[1] > .5 for verdict in verdicts])
+        low, high = bootstrap_interval(positive)
+        rows.append(dict(dial="not held" if dial is None else f"{dial:+.0f}", texts=n_texts,
+                         positive=float(positive.mean()), low=low, high=high))
+    return rows
 
 # %% ../../nbs/6_studies/03_release.ipynb #039b5f6d
 def bits_on_test(lm: LanguageModel,
