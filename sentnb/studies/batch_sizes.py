@@ -32,8 +32,8 @@ from ..viz.plots import DARK, STYLES, Picture, legend_above
 class BatchSizesConfig:
     "Settings of `compare_batch_sizes`."
     batches: tuple[int, ...] = (16, 64, 256)     # rows, the smallest first: the rule starts there
-    factors: tuple[float, ...] = (1, 2, 4, 8, 16) # learning rates to try, as multiples of the first one
-    base_lr: float = 4e-3                        # the first rate
+    factors: tuple[float, ...] = (.5, 1, 2, 4, 8, 16) # learning rates to try, as multiples of the first one
+    base_lr: float = 3e-2                        # the first rate: about the best for the smallest batch
     cap: float = 6.                              # the capped rule ends at this multiple, as published
     warmup: float = .1                           # share of the steps, where there is a warm-up
     decay: float = 1.37                          # length of the longer decay in trainings: 100,000 of 73,000 steps
