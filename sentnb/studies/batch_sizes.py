@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import SentnbError
+from ..core import DivergedError
 from ..data.datasets import load_dataset, random_split
 from ..data.token_files import make_corpus
 from ..models.lm import LanguageModel
@@ -112,9 +112,7 @@ def train_cell(plan: PretrainConfig, heldout: Sequence[str]) -> float: # bits pe
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
         try: pretrain(plan, run)
-        except SentnbError as e:
-            if "loss is" not in str(e): raise
-            return float("inf")
+        except DivergedError: return float("inf")
         return LanguageModel.load(run.checkpoint_folder, "cpu").bits_per_character(heldout)
 
 # %% ../../nbs/6_studies/22_batch_sizes.ipynb #d6df77e9

@@ -29,8 +29,8 @@ from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from ..core import SentnbError, atomic_write, common_fields, from_dict, pick_device, progress, seed_everything
-from ..core import sha256_file, suggest
+from ..core import DivergedError, SentnbError, atomic_write, common_fields, from_dict, pick_device, progress
+from ..core import seed_everything, sha256_file, suggest
 from ..data.datasets import Split
 from ..data.tokenizers import load_tokenizer
 from ..models.acceleration import cpu_has_bfloat16
@@ -385,7 +385,7 @@ class Finetuner:
     def update(self, loss: torch.Tensor):
         "One step of the optimizer. Raises `SentnbError` for a loss that is not finite."
         if not math.isfinite(loss.item()):
-            raise SentnbError(f"the loss is {loss.item()} at step {self.step}: try a smaller learning rate")
+            raise DivergedError(f"the loss is {loss.item()} at step {self.step}: try a smaller learning rate")
         epoch = self.step / self.steps_per_epoch
         for group in self.precision.optimizer.param_groups:
             asleep = group["depth"] * self.config.unfreeze_epochs > epoch

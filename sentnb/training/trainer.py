@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from ..core import SentnbError, common_fields, from_dict, progress, read_yaml, seed_everything, suggest
+from ..core import DivergedError, SentnbError, common_fields, from_dict, progress, read_yaml, seed_everything
+from ..core import suggest
 from ..data.streams import Batch, ShardStream, WindowStream
 from ..data.token_files import TokenFile, read_manifest
 from ..models.bits import TextBytes, bits_per_byte
@@ -415,8 +416,8 @@ class Trainer:
         nats, hidden, text_nats = module(inputs, targets, hidden, reset, mask, scored)
         total, of_text = torch.stack([nats.detach(), text_nats]).tolist()
         if not math.isfinite(total):
-            raise SentnbError(f"the loss is {total} {self.position()}: "
-                              "try a smaller learning rate, warm-up or clipping")
+            raise DivergedError(f"the loss is {total} {self.position()}: "
+                                "try a smaller learning rate, warm-up or clipping")
         meter.add(total, batch.mask.sum().item(), of_text, n_bytes.sum().item())
         return nats, hidden
 
