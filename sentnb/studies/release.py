@@ -321,8 +321,11 @@ def recipe_facts(lm: LanguageModel,
         bits_per_byte=f"{bits['bits_per_byte']:.3f} on {bits['texts']:,} of IMDB's test reviews, each from its start")
 
 # %% ../../nbs/6_studies/03_release.ipynb #23fe859a
-PURPOSE = ("A language model trained by sentnb on product and film reviews, "
-           "with a sentiment classifier on its features.")
+PURPOSE = """A language model trained by sentnb on product and film reviews, \
+with a sentiment classifier on its features.
+
+“The classifier that ships” below is the one on these features, in this folder. `sentnb classify` uses \
+[reviews-sentiment](../reviews-sentiment/MODEL_CARD.md) unless told otherwise: the same weights, finetuned."""
 LIMITS = ("English reviews of products and films, most of them decidedly for or against. Neutral texts, irony, "
           "other kinds of text and other languages are outside of what it was trained on. "
           "Negations and one-word verdicts are hard for it: see the fixed sentences below. "

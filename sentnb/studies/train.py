@@ -205,7 +205,7 @@ def write_samples(lm: LanguageModel,
     rows = []
     for text in texts[:n]:
         beginning = text[:40]
-        written = lm.generate(beginning, n=250, temperature=.7, seed=seed)
+        written = lm.generate(beginning, n=250, temperature=.7, seed=seed, stop_at_end=True)
         rows.append(dict(beginning=beginning, continuation=written[len(beginning):]))
     return rows
 
