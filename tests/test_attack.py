@@ -118,6 +118,8 @@ def test_what_else_would_not_hold():
     table = b"id,text,stars\n1,first,1\nmutant\n2,last,2\n"
     assert attack.is_counted(dict(texts=["first"], n_bad=1), table)
     assert not attack.is_counted(dict(texts=["first"], n_bad=0), table)
+    assert not attack.is_counted(dict(texts=["first", "mutant"], n_bad=0), table)              # the last row is gone
+    assert attack.is_counted(dict(texts=["first", "mutant\n2,last,2"], n_bad=0), table)        # a quote swallowed it
     died = attack.answers(attack.Ended(-11, '{"begun": "a"}\n{"name": "a", "texts": []}\n{"begun": "b"}\n', ""))
     assert died["b"] == dict(raised="the process ended with code -11") and died["a"]["texts"] == []
     refused = attack.Ended(2, "", "sentnb: too large\n", peak=300)
@@ -445,3 +447,14 @@ def test_a_quote_before_blank_lines_without_an_end():
     assert time.process_time() - began < 15 and ROW_LINES <= 2**18
     assert [(row.fields["text"], bool(row.error)) for row in found] == [('"a', True), ("b", False)]
     assert found[1].line == 40 * 2**20 + 3
+
+
+def test_a_part_of_a_corpus_must_not_pass_for_one(tmp_path):
+    "The judge of killed preparations can fail: a corpus of fewer reviews is not the right one."
+    for name, n in (("whole", 40), ("part", 30)):
+        attack.write_reviews(tmp_path / f"{name}.jsonl", n)
+        assert attack.sentnb(tmp_path, "prepare", f"{name}.jsonl", "--folder", name).code == 0
+    whole = attack.corpus_hashes(tmp_path / "whole")
+    assert attack.is_honest(tmp_path / "whole", whole) and not attack.is_honest(tmp_path / "part", whole)
+    (tmp_path / "part" / "manifest.json").unlink()
+    assert attack.is_honest(tmp_path / "part", whole)

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MEMORY_NET', 'COUNTED', 'TINY', 'KILLS_A_CORPUS', 'ROOM', 'MEGABYTE', 'IMPORT', 'BILLION', 'SPICE', 'READ_ALL',
-           'LOAD_ALL', 'TARGETS', 'WORK', 'HOSTILE', 'SHOW', 'READ_ONLY', 'FAMILIES', 'Trial', 'workplace', 'shorten',
-           'environment', 'begin', 'Ended', 'wait', 'sentnb', 'sentnb_counted', 'is_sentence', 'write_reviews',
-           'make_corpus', 'begin_training', 'trained', 'is_same_training', 'kill_training_at', 'kill_training',
-           'corpus_hashes', 'kill_prepare', 'damage', 'damage_checkpoints', 'pack', 'packed_bombs', 'make_model',
-           'write_release', 'all_bombs', 'bombs', 'mutate', 'mutated_records', 'answers', 'is_counted', 'fuzz_records',
-           'write_original', 'renew_hash', 'fuzz_files', 'write_notebook', 'concurrency', 'Page', 'what_is_live',
-           'hostile_forms', 'hostile_notebook', 'hostile_html', 'classify_files', 'AttackConfig', 'family_row',
-           'check_all_held']
+           'LOAD_ALL', 'TARGETS', 'WORK', 'HOSTILE', 'SHOW', 'NOT_HERE', 'READ_ONLY', 'FAMILIES', 'Trial', 'workplace',
+           'shorten', 'environment', 'begin', 'Ended', 'wait', 'sentnb', 'sentnb_counted', 'is_sentence',
+           'write_reviews', 'make_corpus', 'begin_training', 'trained', 'is_same_training', 'kill_training_at',
+           'kill_training', 'corpus_hashes', 'is_honest', 'kill_prepare', 'damage', 'damage_checkpoints', 'pack',
+           'packed_bombs', 'make_model', 'write_release', 'all_bombs', 'bombs', 'mutate', 'mutated_records', 'answers',
+           'is_counted', 'fuzz_records', 'write_original', 'renew_hash', 'fuzz_files', 'write_notebook', 'concurrency',
+           'Page', 'what_is_live', 'hostile_forms', 'hostile_notebook', 'hostile_html', 'classify_files',
+           'AttackConfig', 'family_row', 'check_all_held']
 
 # %% ../../nbs/6_studies/15_attack.ipynb #711195a2
 import bz2
@@ -224,6 +224,19 @@ def _kill_prepare(folder: Path, corpus: str, pause: float) -> bool:
     process.kill()
     return wait(process).code == -signal.SIGKILL
 
+def _kill_prepare_trial(folder: Path, corpus: str, name: str, rng: random.Random) -> Trial:
+    "Kill until one hits: what is there afterwards must not pass for a corpus."
+    for attempt in range(20):
+        if _kill_prepare(folder, corpus, rng.random() * .8 / (attempt + 1)): break
+        shutil.rmtree(folder / corpus)             # it had finished: begin anew, and kill sooner
+    else: return Trial(name, False, "no kill came before the end")
+    return Trial(name, is_honest(folder / corpus, corpus_hashes(folder / "whole")), "killed at work")
+
+def is_honest(corpus: Path, whole: dict) -> bool: # hashes of an undisturbed one
+    "Is a folder either no corpus, and says so, or the right one?"
+    try: return corpus_hashes(corpus) == whole
+    except SentnbError: return True
+
 def kill_prepare(seed: int, # of the moments
                  n: int,    # kills; a new corpus after every fifth
                 ) -> list[Trial]: # one for each kill, and one for each corpus
@@ -235,8 +248,7 @@ def kill_prepare(seed: int, # of the moments
         sentnb(folder, "prepare", "many.jsonl", "--folder", "whole")
         for i in range(n):
             corpus = f"corpus{i // KILLS_A_CORPUS}"
-            hit = _kill_prepare(folder, corpus, rng.random() * .8)
-            trials.append(Trial(f"kill of prepare {i}", True, "killed at work" if hit else "it had finished"))
+            trials.append(_kill_prepare_trial(folder, corpus, f"kill of prepare {i}", rng))
             if i < n - 1 and (i + 1) % KILLS_A_CORPUS: continue
             ended = sentnb(folder, "prepare", "many.jsonl", "--folder", corpus)
             same = not ended.code and corpus_hashes(folder / corpus) == corpus_hashes(folder / "whole")
@@ -502,9 +514,13 @@ def is_counted(answer: dict, content: bytes) -> bool: # what a worker said about
     if "texts" not in answer: return False
     texts = answer["texts"]
     n_records = len(texts) + answer["n_bad"]
-    if content.startswith(b"id,"): return texts[:1] == ["first"] and n_records >= 2    # a quote may swallow "last"
+    if content.startswith(b"id,"): return texts[:1] == ["first"] and n_records >= 2 and _has_last(texts, answer)
     is_blank = not content.split(b"\n")[1].strip()
     return texts[:1] == ["first"] and texts[-1:] == ["last"] and n_records == (2 if is_blank else 3)
+
+def _has_last(texts: list[str], answer: dict) -> bool:
+    "Is the last row of a table there, or inside of a text whose quote swallowed it, or counted as broken?"
+    return texts[-1] == "last" or answer["n_bad"] > 0 or "last" in texts[-1]
 
 def _mutant_files(folder: Path, n: int, rng: random.Random) -> dict[str, bytes]: # name -> content
     "Write as many mutants of each form."
@@ -781,9 +797,11 @@ def _byte_order_mark(folder: Path) -> Trial:
         said.append(_classify(folder, "mark.txt").out)
     return Trial("a byte order mark", said[0] == said[1] != "", said[1].strip())
 
+NOT_HERE = "not possible here: "        # how the detail of a trial begins that this machine cannot make
+
 def _full_disk(folder: Path) -> Trial:
     (folder / "long.txt").write_text("film: poor\n" * 3000)
-    if not os.path.exists("/dev/full"): return Trial("a full disk", True, "this system has no such device")
+    if not os.path.exists("/dev/full"): return Trial("a full disk", True, f"{NOT_HERE}there is no /dev/full")
     with open("/dev/full", "w") as full: ended = _classify(folder, "long.txt", stdout=full)
     return Trial("a full disk", is_sentence(ended), shorten(ended.err, folder))
 
@@ -794,9 +812,10 @@ def _read_only(folder: Path) -> Trial:
     (folder / "short.txt").write_text("film: poor\n")
     command = [sys.executable, "-m", "sentnb", "classify", "short.txt", "--output", "out.csv", "--model", "model"]
     program = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(folder), *command]
-    if not shutil.which("unshare"): return Trial("a read-only disk", True, "this system has no unshare")
+    if not shutil.which("unshare"): return Trial("a read-only disk", True, f"{NOT_HERE}there is no unshare")
     done = subprocess.run(program, cwd=folder, env=environment(), capture_output=True, text=True)
-    if "unshare" in done.stderr or "mount:" in done.stderr: return Trial("a read-only disk", True, "not allowed here")
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        return Trial("a read-only disk", True, f"{NOT_HERE}mounting is not allowed")
     ended = Ended(done.returncode, done.stdout, done.stderr)
     return Trial("a read-only disk", is_sentence(ended), shorten(ended.err, folder))
 
@@ -809,7 +828,7 @@ def _kill_classify(folder: Path, i: int, pause: float) -> Trial:
     while process.poll() is None and not any(folder.glob(".unfinished.*")): time.sleep(.005)
     time.sleep(pause)
     process.kill()
-    wait(process)
+    if wait(process).code != -signal.SIGKILL: return Trial(f"kill of classify {i}", True, f"{NOT_HERE}it had finished")
     for rest in folder.glob(".unfinished.*"): rest.unlink()
     content = target.read_text()
     n_lines = content.count("\n")
@@ -848,9 +867,10 @@ FAMILIES = dict(kill_training=kill_training, kill_prepare=kill_prepare, damage_c
                 hostile_html=hostile_html, classify_files=classify_files)
 
 def family_row(name: str, trials: list[Trial], seconds: float) -> dict:
-    "A family's line of the table."
-    held = sum(trial.held for trial in trials)
-    return dict(family=name.replace("_", " "), tried=len(trials), held=held, seconds=round(seconds))
+    "A family's line of the table. What this machine cannot make was not tried."
+    tried = [trial for trial in trials if not trial.detail.startswith(NOT_HERE)]
+    held = sum(trial.held for trial in tried)
+    return dict(family=name.replace("_", " "), tried=len(tried), held=held, seconds=round(seconds))
 
 def check_all_held(trials: dict[str, list[Trial]], seed: int):
     "Raises `SentnbError` that names the first trial that did not hold."

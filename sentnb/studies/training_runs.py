@@ -86,6 +86,7 @@ def train_with_curve(config: PretrainConfig, run: Run) -> PretrainResult:
 def training_figures(run: Run, result: PretrainResult) -> dict[str, float]:
     "What a training notebook reports: speed is the median of the log lines, over all processes."
     train, val = run.metrics("train"), run.metrics("val")
+    if not len(train): raise SentnbError("no step was logged: let it train for more steps than log_every")
     return {
         "steps": result.step,
         "validation loss (nats per token)": result.loss,
