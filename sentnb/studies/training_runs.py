@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import atomic_write, common_fields
+from ..core import SentnbError, atomic_write, common_fields
 from ..data.datasets import cache_folder, load_dataset
 from ..data.preparing import PrepareConfig, prepare
 from ..data.token_files import TokenFile
@@ -84,7 +84,8 @@ def train_with_curve(config: PretrainConfig, run: Run) -> PretrainResult:
     return result
 
 def training_figures(run: Run, result: PretrainResult) -> dict[str, float]:
-    "What a training notebook reports: speed is the median of the log lines, over all processes."
+    """What a training notebook reports: speed is the median of the log lines, over all processes.
+    Raises `SentnbError` when no step was logged."""
     train, val = run.metrics("train"), run.metrics("val")
     if not len(train): raise SentnbError("no step was logged: let it train for more steps than log_every")
     return {
