@@ -468,7 +468,9 @@ _EMOTION_TABLE = Table(
     {"a network each": each(_MEAN_OF_EIGHT + "*:.3f", ("ours", "from scratch", "TF-IDF")),
      "one for all": each("/run_se_multihead/reference/" + _MEAN_OF_EIGHT + "*:.3f", ("ours", "from scratch", "TF-IDF")),
      "a small ELMo, frozen": ["{" + _ELMO_F1 + "ELMo, MLP (256) by SGD:.3f}", "",
-                              "{" + _ELMO_F1 + "TF-IDF + logistic regressions:.3f}"]})
+                              "{" + _ELMO_F1 + "TF-IDF + logistic regressions:.3f}"],
+     "a small ELMo, finetuned": ["{" + _ELMO_F1 + "ELMo, finetuned end to end:.3f}", "",
+                                 "{" + _ELMO_F1 + "TF-IDF + logistic regressions:.3f}"]})
 
 _RECURRENT_TABLE = Table(
     "bench_recurrent/reference", "characters/s, forward and backward", [f"{int(size):,} units" for size in _SIZES],
@@ -478,7 +480,7 @@ _RECURRENT_TABLE = Table(
 
 TABLES = (*_LANGUAGE_MODEL_TABLES, _TRAINING_TABLE, _TRANSFER_TABLE, _EMOTION_TABLE, _RECURRENT_TABLE)
 
-# %% ../../nbs/6_studies/12_claims.ipynb #1553d195
+# %% ../../nbs/6_studies/12_claims.ipynb #70e92d0b
 _FAMILIES = ("kill training", "kill prepare", "damage checkpoints", "bombs", "fuzz records", "fuzz files",
              "concurrency", "hostile html", "classify files")
 
