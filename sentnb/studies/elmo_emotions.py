@@ -209,8 +209,8 @@ def emotion_sentences(report: ElmoReport, rows: Sequence[dict]) -> list[str]:
     tuned = f", and {mean[TUNED]:.3f} when ELMo learns with it" if TUNED in mean else ""
     said = [f"{report.source.sentence} One network with {n_labels} outputs was trained on its frozen features, and "
             f"scored on {n_texts:,} texts ({report.texts.title}).",
-            f"The mean F1 over labels is {mean[best]:.3f} ({best.removeprefix('ELMo, ')}){tuned}; a bag of words reaches "
-            f"{mean[WORDS]:.3f}, and saying every label every time {mean[ALWAYS]:.3f}."]
+            f"The mean F1 over labels is {mean[best]:.3f} ({best.removeprefix('ELMo, ')}){tuned}; a bag of words "
+            f"reaches {mean[WORDS]:.3f}, and saying every label every time {mean[ALWAYS]:.3f}."]
     published = mean.get("ELMo, published")
     if published is None: return [*said, "Published figures are about other labels, so none is beside these."]
     return [*said, f"Kant et al. report {published:.3f} for published ELMo, finetuned on the same tweets and emotions."]
