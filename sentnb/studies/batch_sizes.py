@@ -199,9 +199,16 @@ def batch_plot(trained: pd.DataFrame, config: BatchSizesConfig) -> Picture:
         said.append(f"{batch} rows: best {bits.min():.3f} at {bits.idxmin():g}")
     ax.set(xscale="log", xlabel="learning rate at the start (ring: where the linear rule points)",
            ylabel="bits per character, held-out reviews")
-    legend_above(ax, 3)
+    _rates_and_legend(ax, config)
     picture.alt = f"Bits per character against learning rate. {'; '.join(said)}"
     return picture
+
+def _rates_and_legend(ax, config: BatchSizesConfig):
+    "The rates that were tried, as people write them, and the legend above."
+    rates = [config.base_lr * factor for factor in config.factors]
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.minorticks_off()
+    legend_above(ax, 3)
 
 def _ring(ax, bits: pd.Series, lr: float):
     "A ring around the point of a rate."

@@ -326,7 +326,8 @@ _NEURON_CLAIMS = (
     Claim("Text follows a clamped unit; a heat map shows it", "shown", "Radford et al. 2017", "shape only",
           run="release_model/reference",
           ours="called positive by the finetuned classifier: {" + _HELD + "-4/positive:.0%} of texts written with the "
-               "unit held at -4 standard deviations, {" + _HELD + "+4/positive:.0%} at +4",
+               "unit held at {" + _HELD + "-4/dial} standard deviations, "
+               "{" + _HELD + "+4/positive:.0%} at {" + _HELD + "+4/dial}",
           baseline="not held {" + _HELD + "not held/positive:.0%}",
           why="{dial/texts/first} texts each. Pairs and heat maps are in the report of "
               "[quickstart/reference](runs/quickstart/reference); sense is soon lost."),
