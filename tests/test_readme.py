@@ -94,7 +94,16 @@ def test_python_prints_what_is_printed_below_it():
             except SyntaxError: value, lines = None, [*lines, last]
             exec("\n".join(lines), names)
             if value and (value := eval(value, names)) is not None: print(value)
-        assert printed.getvalue().split() == output.split()
+        printed, shown = printed.getvalue().split(), output.split()
+        assert len(printed) == len(shown) and all(map(says_the_same, printed, shown)), printed
+
+
+def says_the_same(printed: str, shown: str) -> bool:
+    "The same word, or a percentage within two points: processors multiply half precision in their own order."
+    percentages = [re.fullmatch(r"(\d+)%", word) for word in (printed, shown)]
+    if not all(percentages): return printed == shown
+    ours, theirs = (int(found[1]) for found in percentages)
+    return abs(ours - theirs) <= 2
 
 
 def test_every_command_that_is_named_exists():

@@ -30,7 +30,8 @@ class ReleaseConfig:
     training: str = ""                # checkpoint folder of the run that trained it, if `checkpoint` lies elsewhere
     look_at_test: bool = False        # measure on the test sets, once, and release; False: validation only
     documents: int = 0                # at most so many from each source, for rehearsals; 0: all
-    tokenizer: str = "unigram"        # "char", or SentencePiece: "unigram" or "bpe"
+    tokenizer: str = "unigram"        # "char", SentencePiece: "unigram" or "bpe", or the folder of a trained one
+    init: str = ""                    # checkpoint or released model that gives the first weights; widened if smaller
     vocab_size: int = 8192            # SentencePiece pieces
     backbone: str = "mlstm"           # mlstm, lstm, gru or transformer
     hidden_size: int = 2048           # units

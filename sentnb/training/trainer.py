@@ -28,6 +28,8 @@ from ..data.token_files import TokenFile, read_manifest
 from ..models.bits import TextBytes, bits_per_byte
 from ..models.elmo import ElmoSizes
 from ..models.lm import LanguageModel, LMConfig, ModelConfig, build_model, model_classes
+from ..models.recurrent import CELLS
+from ..models.widening import widen
 from ..runs import Run
 from .checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
 from .distributed import StopRequest, World
@@ -41,7 +43,7 @@ class PretrainConfig(ModelConfig):
     compile: bool = False          # transformer on a GPU: fuse each block with torch.compile; slows the first step
     # where to begin
     data: str = ""                 # a prepared corpus: the folder with manifest.json
-    init: str = ""                 # checkpoint, or name of a released model, to take the first weights from
+    init: str = ""                 # checkpoint or released model that gives the first weights; widened if smaller
     # batches
     batch_size: int = 2048         # rows of a step over all processes: 8 x 256
     seq_len: int = 256             # tokens of a row in a step
@@ -136,7 +138,7 @@ KEPT = (*_MODEL, "data", "encoding", "text_key", "vocab_size", "batch_size", "se
 
 def initial_weights(config: PretrainConfig, corpus: TokenFile) -> dict: # name -> tensor, on the CPU
     "The weights that `init` names. Raises `SentnbError` when they do not fit the settings or the corpus."
-    lm = LanguageModel.load(config.init, device="cpu")
+    lm = _widened(LanguageModel.load(config.init, device="cpu"), config)
     if lm.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
         raise SentnbError(f"init {config.init!r} was trained with another tokenizer than the corpus: prepare the "
                           "corpus with -p tokenizer FOLDER, the folder of that checkpoint")
@@ -145,6 +147,11 @@ def initial_weights(config: PretrainConfig, corpus: TokenFile) -> dict: # name -
         remedy = " ".join(f"-p {name} {value}" for name, value in theirs.items())
         raise SentnbError(f"init {config.init!r} is a model with other settings: pass {remedy}")
     return lm.state_dict()
+
+def _widened(lm: LanguageModel, config: PretrainConfig) -> LanguageModel:
+    "A smaller recurrent model with more units, any other as it is."
+    can_grow = lm.config.backbone in CELLS and lm.config.hidden_size < config.hidden_size
+    return widen(lm, config.hidden_size, config.seed) if can_grow else lm
 
 def make_model(config: PretrainConfig,
                corpus: TokenFile,
