@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core import SentnbError, suggest
 from .acceleration import (linear, matmul_into, new_buffer, round_to_dtype_, to_compute_dtype,
                                         to_matmul_dtype, transposed, use_triton, weight_gradient)
-from .weight_norm import apply_weight_norm
+from .weight_norm import apply_weight_norm, once
 
 # %% ../../nbs/2_models/01_recurrent.ipynb #6cf43b52
 def mlstm_cell(x, h, c, p):
@@ -382,13 +382,24 @@ def window(self: RecurrentLayer,
     own = {}                                                 # what this kind of cell has and others do not
     if self.kind == "mlstm":
         own["w_mh"] = to_matmul_dtype(self.w_mh)
-        own["m_table"] = to_compute_dtype(linear(inputs, self.w_mx))
+        own["m_table"] = self._project(inputs, "w_mx", dense)
     if self.kind == "gru": own["bias_n"] = to_compute_dtype(self.bias_n)
     w_h = to_matmul_dtype(self.w_h)
-    table = to_compute_dtype(linear(inputs, self.w_x, self.bias))
+    table = self._project(inputs, "w_x", dense)
     if reset is not None: own["not_reset"] = (~reset)[..., None].to(table.dtype)
     return WindowInputs(to_compute_dtype(h), c, w_h, table, index, h.dtype, dense=dense,
                         needs_backward=torch.is_grad_enabled(), **own)
+
+@patch
+def _project(self: RecurrentLayer,
+             inputs: torch.Tensor,  # (N, E)
+             name: str,             # of a matrix (W, E)
+             dense: bool,           # as in `window`
+            ) -> torch.Tensor:      # (N, W)
+    "The inputs times a matrix; `w_x` brings the bias of the gates with it."
+    bias = self.bias if name == "w_x" else None
+    def project(): return to_compute_dtype(linear(inputs, getattr(self, name), bias))
+    return project() if dense else once((self, name, inputs), project)
 
 # %% ../../nbs/2_models/01_recurrent.ipynb #c8e454d0
 def _chunk(window: WindowInputs, start: int, stop: int) -> WindowInputs:
