@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BROKEN', 'BatchSizesConfig', 'Cell', 'linear_factor', 'cells_to_train', 'batch_texts', 'cell_training', 'train_cell',
-           'train_cells', 'rule_factors', 'by_seed', 'best_factor', 'interval_of_mean', 'rule_table', 'batch_plot',
+           'train_cells', 'rule_factors', 'by_seed', 'best_factor', 'range_confidence', 'rule_table', 'batch_plot',
            'batch_verdict', 'batch_summary']
 
 # %% ../../nbs/6_studies/22_batch_sizes.ipynb #46f1093b
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..core import DivergedError
 from ..data.datasets import load_dataset, random_split
@@ -37,7 +36,7 @@ class BatchSizesConfig:
     cap: float = 6.                              # the capped rule ends at this multiple, as published
     warmup: float = .1                           # share of the steps, where there is a warm-up
     decay: float = 1.37                          # length of the longer decay in trainings: 100,000 of 73,000 steps
-    seeds: tuple[int, ...] = (0, 1, 2)           # each cell is trained so many times
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)  # each cell is trained so many times
     hidden_size: int = 64                        # units of the mLSTM
     seq_len: int = 32                            # bytes of a window
     tokens: int = 262_144                        # that each training reads
@@ -154,12 +153,9 @@ def best_factor(trained: pd.DataFrame, batch: int) -> float:
     decayed = trained[(trained.batch == batch) & (trained.schedule == "linear decay")]
     return float(decayed.groupby("factor").bits_per_character.mean().idxmin())
 
-def interval_of_mean(values: Sequence[float]) -> tuple[float, float]: # infinite for a single value
-    "Student's 95 % interval of a mean."
-    values = np.asarray(values, float)
-    if len(values) < 2 or not np.isfinite(values).all(): return (-np.inf, np.inf)
-    reach = stats.t.ppf(.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - reach), float(values.mean() + reach)
+def range_confidence(n: int) -> float: # between 0 and 1
+    "How surely the true median lies within the range of n values."
+    return 1 - 2.**(1 - n)
 
 def rule_table(trained: pd.DataFrame, config: BatchSizesConfig) -> pd.DataFrame: # a row a rule and batch
     "Each rule at each batch: its rate, its bits, its excess, and whether it has broken."
@@ -178,10 +174,10 @@ def rule_table(trained: pd.DataFrame, config: BatchSizesConfig) -> pd.DataFrame:
 def _rule_row(name: str, batch: int, factor: float, bits: pd.Series, best: pd.Series) -> dict:
     "The figures of a rule at a batch."
     excess = bits - best
-    low, high = interval_of_mean(excess)
-    broken = bool(excess.mean() > BROKEN and (low > 0 or np.isinf(excess).any()))
-    return dict(rule=name, batch=batch, factor=factor, bits_per_character=float(bits.mean()),
-                excess=float(excess.mean()), low=low, high=high, broken=broken)
+    broken = bool(excess.median() > BROKEN and excess.min() > 0)
+    return dict(rule=name, batch=batch, factor=factor, bits_per_character=float(bits.median()),
+                best_bits=float(best.median()), excess=float(excess.median()),
+                low=float(excess.min()), high=float(excess.max()), broken=broken)
 
 # %% ../../nbs/6_studies/22_batch_sizes.ipynb #48f0027e
 def batch_plot(trained: pd.DataFrame, config: BatchSizesConfig) -> Picture:
@@ -191,8 +187,8 @@ def batch_plot(trained: pd.DataFrame, config: BatchSizesConfig) -> Picture:
     said = []
     for batch, style in zip(config.batches, STYLES):
         decayed = trained[(trained.batch == batch) & (trained.schedule == "linear decay")]
-        cells = decayed.groupby("lr").bits_per_character.agg(["mean", "min", "max"])
-        bits = cells["mean"]
+        cells = decayed.groupby("lr").bits_per_character.agg(["median", "min", "max"])
+        bits = cells["median"]
         ax.plot(bits.index, bits, markersize=4, label=f"{batch} rows, {decayed.steps.iloc[0]} steps", **style)
         ax.fill_between(bits.index, cells["min"], cells["max"], color=style["color"], alpha=.15, linewidth=0)
         _ring(ax, bits, config.base_lr * linear_factor(batch, config))
@@ -222,7 +218,7 @@ def batch_verdict(rules: pd.DataFrame, # of `rule_table`
     "The parts of the hypothesis."
     largest = rules[rules.batch == config.batches[-1]].set_index("rule")
     def helps(rule): return bool(largest.excess[rule] < largest.excess["linear"]) if rule in largest.index else None
-    best = (rules.bits_per_character - rules.excess).groupby(rules.batch).min()
+    best = rules.groupby("batch").best_bits.first()
     return {"the linear rule breaks at the largest batch": bool(largest.broken["linear"]),
             "a cap helps there": helps("linear, capped"),
             "a warm-up helps there": helps("linear, warm-up"),
@@ -237,8 +233,10 @@ def batch_summary(rules: pd.DataFrame, config: BatchSizesConfig) -> list[str]:
     where = f"it breaks at {broken.iloc[0]} rows" if len(broken) else "it breaks nowhere"
     last = rules[(rules.batch == config.batches[-1]) & ~rules.rule.isin(["linear", "fixed rate"])]
     others = ", ".join(f"{row.rule} {row.excess:+.3f}" for row in last.itertuples())
+    sure = range_confidence(len(config.seeds))
     return [f"Asked: how far does the linear learning-rate rule carry, from {config.batches[0]} rows up?",
-            f"Bits per character that it loses to the best rate tried: {excess}; {where}. "
+            f"Bits per character that it loses to the best rate tried, the median and the range of "
+            f"{len(config.seeds)} seeds (a {sure:.0%} interval): {excess}; {where}. "
             f"At {config.batches[-1]} rows the others lose: {others}.",
             f"It says nothing about large models or long trainings: where the rule breaks depends on the model "
-            f"({config.hidden_size} units) and the text ({config.tokens / 1e6:.2g} MB); {len(config.seeds)} seeds."]
+            f"({config.hidden_size} units) and the text ({config.tokens / 1e6:.2g} MB)."]
