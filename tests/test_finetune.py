@@ -276,6 +276,26 @@ def test_a_folder_of_another_task_says_so(tmp_path):
     with pytest.raises(SentnbError, match="names no neuron"): verdict.trace()
 
 
+def verdicts(n, seed) -> Split:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(["bad", "fair", "good"], size=n)
+    words = dict(bad=WORDS[0], good=WORDS[1], fair=["long", "new", "short"])
+    return Split([f"a {rng.choice(words[label])} film" for label in labels], labels)
+
+
+def test_neutral_between_two_thresholds_is_saved_with_the_classifier(tmp_path):
+    config = replace(QUICK, epochs=6., lr=.02)
+    done = finetune(model(), verdicts(200, 0), verdicts(60, 1), config, tmp_path, "verdict", neutral="fair")
+    assert done.score > .9 and done.model.classes == ("bad", "good") and len(done.model.thresholds) == 2
+    said = classify(load_classifier(tmp_path), ["a dull film", "a long film", "a rich film"])
+    assert [verdict.label for verdict in said] == ["bad", "fair", "good"]
+    _edit(tmp_path, thresholds=[0., 0.])       # both outputs are above theirs: neutral, too
+    said = classify(load_classifier(tmp_path), ["a dull film", "a rich film"])
+    assert [verdict.label for verdict in said] == ["fair", "fair"]
+    _edit(tmp_path, task=dict(classes=["bad", "good", "fine"], multilabel=True, name="x", neutral="fair"))
+    with pytest.raises(SentnbError, match="lies between two classes"): load_classifier(tmp_path)
+
+
 def _edit(folder, **fields):
     file = folder / FINETUNED_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))

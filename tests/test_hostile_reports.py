@@ -1,4 +1,4 @@
-"What a user's files contain and are called is text in the reports of `sentnb train` and `sentnb finetune`."
+"What files contain and are called is text in the reports of `sentnb train`, `sentnb finetune` and the experiments."
 import csv
 import os
 import random
@@ -8,23 +8,25 @@ import sys
 import pytest
 
 from sentnb.models.lm import LanguageModel, LMConfig
+from sentnb.data.datasets import EMOTIONS
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.runs import Run
 from sentnb.studies.attack import HOSTILE, Page, what_is_live
+from test_house import ROOT
 
 NAME = "<img src=x onerror=alert(1)>"     # no slash: it has to be a file's name, too
 PLAIN = "<script>alert(1)</script>"       # stands whole in each text
 
 
-def sentnb(folder, *args):
-    env = os.environ | dict(OMP_NUM_THREADS="1")
+def sentnb(folder, *args, **env):
+    env = os.environ | dict(OMP_NUM_THREADS="1") | env
     env.pop("SENTNB_RUN", None)
     done = subprocess.run([sys.executable, "-m", "sentnb", *map(str, args)], cwd=folder, env=env, capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def report(folder, experiment):
+def report(folder, experiment) -> str:
     run = Run.open(folder / "runs" / experiment / "mine")
     return (run.folder / "report.html").read_text(encoding="utf-8")
 
@@ -60,3 +62,49 @@ def test_finetune_shows_foreign_text_columns_and_labels_as_text(tmp_path, small_
     assert what_is_live(page) == ""
     visible = Page(page).text
     assert visible.count(PLAIN) >= 5 and f"{NAME}.csv" in visible      # labels, errors to look at, the file's name
+
+
+# Data sets with such texts. Their files are verified by hash, so the check is taken away in the commands' processes.
+
+UNVERIFIED = "import sentnb.data.datasets\nsentnb.data.datasets._verified = lambda path, *_: path\n"
+
+
+def write_tweets(path, n):
+    rng = random.Random(n)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\t".join(["ID", "Tweet", *EMOTIONS]) + "\n")
+        for i, text in enumerate(texts(n)):
+            labels = [str(rng.randrange(2)) for _ in EMOTIONS]
+            file.write("\t".join([f"2018-En-{i}", " ".join(text.split()), *labels]) + "\n")
+
+
+def write_sentences(path, n):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["label", "sentence"])
+        rows.writerows((i % 2, " ".join(text.split())) for i, text in enumerate(texts(n)))
+
+
+@pytest.fixture
+def hostile_data(tmp_path):
+    data = tmp_path / "data"
+    for name in ("semeval", "sst"): (data / name).mkdir(parents=True)
+    for part, n in dict(train=400, dev=60, test=40).items(): write_tweets(data / f"semeval/E-c-En-{part}.txt", n)
+    for part, n in dict(train=90, val=60, test=50).items(): write_sentences(data / f"sst/{part}.csv", n)
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "sitecustomize.py").write_text(UNVERIFIED)
+    return dict(SENTNB_DATA=str(data), PYTHONPATH=os.pathsep.join([str(tmp_path / "patch"), str(ROOT)]))
+
+
+ONLY_FIGURES = ("run_elmo_se_multihead", "run_elmo_sk_sst")
+
+
+@pytest.mark.parametrize("experiment", ["run_se_multihead", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+    "run_se_singlehead", "run_sk_sst", *ONLY_FIGURES))])
+def test_experiments_show_foreign_texts_and_names_as_text(experiment, tmp_path, small_model, hostile_data):
+    small_model.rename(tmp_path / NAME)
+    model = () if experiment in ONLY_FIGURES else ("-p", "checkpoint", tmp_path / NAME)
+    sentnb(tmp_path, "run", experiment, "-f", "tiny", "--name", "mine", *model, **hostile_data)
+    page = report(tmp_path, experiment)
+    assert what_is_live(page) == ""
+    if model: assert PLAIN in Page(page).text and NAME in Page(page).text

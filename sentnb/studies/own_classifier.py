@@ -8,6 +8,7 @@ __all__ = ['FEWEST', 'OwnConfig', 'OwnTexts', 'read_labeled', 'check_spelling', 
 
 # %% ../../nbs/6_studies/18_own_classifier.ipynb #0aefd704
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 import seaborn
 from ..core import SentnbError, suggest
 from ..data.datasets import Split
-from ..tasks.finetune import FinetuneConfig, FinetunedModel
+from ..tasks.finetune import FinetuneConfig
 from ..tasks.metrics import reliability
 from ..tasks.tables import open_table
 from ..viz.plots import DARK, Picture
@@ -27,6 +28,7 @@ class OwnConfig(FinetuneConfig):
     data: str = ""                 # the table: csv, tsv, json, parquet or xlsx; compressed or not
     text: str = "text"             # its column with the texts
     label: str = "label"           # its column with the labels
+    neutral: str = ""              # a label between two others, such as "neutral": neither of them, or both
     checkpoint: str = ""           # language model to begin with: a folder or a released name; empty: ours
     max_texts: int = 5000          # that are used, drawn at random; a few minutes on two cores
     hidden_sizes: tuple[int, ...] = (64,)
@@ -129,10 +131,17 @@ def calibration_picture(P: np.ndarray, truth: np.ndarray) -> Picture:
     picture.alt = f"Reliability diagram: {'; '.join(said)}"
     return picture
 
-def errors_to_look_at(model: FinetunedModel, texts: Split, P: np.ndarray, n: int = 10) -> list[dict]:
+def errors_to_look_at(classes: Sequence,   # names of the columns
+                      texts: Split,
+                      P: np.ndarray,       # (N, classes) how likely each is
+                      truth: np.ndarray,   # (N, classes) of 0 and 1
+                      said: np.ndarray,    # (N, classes) of 0 and 1
+                      n: int = 10,         # errors
+                     ) -> list[dict]:      # text, label, said, sure
     "The texts whose label was least expected."
-    truth = model.task.targets(texts.labels)
-    of_truth = (P * truth).sum(1)
-    wrong = [i for i in np.argsort(of_truth) if P[i].argmax() != truth[i].argmax()]
-    return [dict(text=texts.texts[i][:300], label=texts.labels[i], said=model.classes[P[i].argmax()], sure=P[i].max())
-            for i in wrong[:n]]
+    rows = []
+    for i in np.argsort((P * truth).sum(1)):
+        answer = int(said[i].argmax())
+        if not truth[i, answer]:
+            rows.append(dict(text=texts.texts[i][:300], label=texts.labels[i], said=classes[answer], sure=P[i, answer]))
+    return rows[:n]

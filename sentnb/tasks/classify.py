@@ -300,8 +300,8 @@ def _predict_finetuned(clf: TextClassifier, texts: list[str], batch_size: int) -
     P, _ = model.probabilities(texts, 2 * batch_size)            # (N, classes); half precision takes half the memory
     values = NeuronValues(clf, texts, batch_size)
     for row, (p, said) in enumerate(zip(P, model.answers(P))):
-        named = [name for name, is_said in zip(model.classes, said) if is_said]
-        label = ", ".join(map(str, named)) if model.multilabel else named[0]
+        named = [name for name, is_said in zip(model.task.answers, said) if is_said]
+        label = named[0] if model.task.one_answer else ", ".join(map(str, named))
         probability = dict(zip(model.classes, p.tolist()))
         yield row, FinetunedPrediction(label, probability, (values, row), text=texts[row], clf=clf)
 

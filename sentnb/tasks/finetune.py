@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CHOICES', 'FINETUNED_FILE', 'WEIGHTS_FILE', 'FINETUNED_VERSION', 'FinetuneConfig', 'check_settings', 'Task',
            'find_task', 'shorten', 'plan_epoch', 'pad_batch', 'FinetunedModel', 'depth', 'is_decayed',
-           'parameter_groups', 'validation_score', 'Texts', 'read_texts', 'read_text', 'Finetuner', 'decide',
-           'fit_temperature', 'to_bytes', 'is_wide', 'stored_weights', 'describe_finetuned', 'write_finetuned',
-           'save_finetuned', 'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult', 'finetune',
-           'finish']
+           'parameter_groups', 'validation_score', 'Texts', 'read_texts', 'read_text', 'Finetuner', 'find_thresholds',
+           'decide', 'fit_temperature', 'to_bytes', 'is_wide', 'stored_weights', 'describe_finetuned',
+           'write_finetuned', 'save_finetuned', 'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult',
+           'finetune', 'finish']
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #b268fb37
 import copy
@@ -47,7 +47,8 @@ from .features import features
 from .heads import (
     Head, HeadConfig, balanced_weights, head_loss, head_probabilities, head_variance_loss, pool_states)
 from .metrics import BY_CLASS, exact_matches, score, semeval_accuracy
-from .thresholds import choose_thresholds
+from .thresholds import (choose_dual_thresholds, choose_thresholds, dual_answers,
+                                      dual_probabilities)
 from .transfer import check_split
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #edf2d894
@@ -105,22 +106,57 @@ class Task:
     classes: tuple             # names, in the order of the columns
     multilabel: bool = False   # any number of classes is right, or exactly one
     name: str = "task"         # of the task, such as "sentiment"
+    neutral: str | None = None # the answer between two classes; multilabel, too: each class has its own output
+
+    def __post_init__(self):
+        if self.neutral is not None and (len(self.classes) != 2 or not self.multilabel):
+            raise ValueError("a neutral answer lies between two classes")
+
+    @property
+    def answers(self) -> tuple:
+        "What a text can be called."
+        if self.neutral is None: return self.classes
+        negative, positive = self.classes
+        return negative, self.neutral, positive
+
+    @property
+    def one_answer(self) -> bool:
+        "Does each text get exactly one?"
+        return self.neutral is not None or not self.multilabel
 
     def targets(self, labels) -> np.ndarray: # (N,) or (N, classes) -> (N, classes) of 0 and 1
         "Labels as columns. Raises `SentnbError` for a label that is none of the classes."
         labels = np.asarray(labels)
-        if self.multilabel: return labels.astype(np.int64)
-        unknown = set(labels.tolist()) - set(self.classes)
-        if unknown: raise SentnbError(f"label {unknown.pop()!r} is not among {', '.join(map(repr, self.classes))}")
+        if not self.one_answer: return labels.astype(np.int64)
+        unknown = set(labels.tolist()) - set(self.answers)
+        if unknown: raise SentnbError(f"label {unknown.pop()!r} is not among {', '.join(map(repr, self.answers))}")
         return (labels[:, None] == np.array(self.classes, labels.dtype)[None]).astype(np.int64)
 
-def find_task(labels, name: str = "task", classes: Sequence | None = None) -> Task:
+    def truth(self, targets: np.ndarray) -> np.ndarray: # (N, classes) -> (N, answers) of 0 and 1
+        "The right answers, from the targets of the network."
+        return targets if self.neutral is None else dual_answers(targets, np.array([.5, .5]))
+
+    def answer_probabilities(self, P: np.ndarray) -> np.ndarray: # (N, classes) -> (N, answers)
+        "How likely each answer is, from the outputs of the network."
+        return P if self.neutral is None else dual_probabilities(P)
+
+def find_task(labels, name: str = "task", classes: Sequence | None = None,
+              neutral: str = "",  # a label between two others; empty: there is none
+             ) -> Task:
     "The task that training labels ask for. Raises `SentnbError` when there is nothing to tell apart."
     labels = np.asarray(labels)
     if labels.ndim == 2: return Task(tuple(classes or range(labels.shape[1])), True, name)
     found = sorted(set(labels.tolist())) if classes is None else list(classes)
     if len(found) < 2: raise SentnbError(f"all texts have the label {found[0]!r}: there is nothing to tell apart")
+    if neutral: return _between(found, name, neutral)
     return Task(tuple(found), False, name)
+
+def _between(found: list, name: str, neutral: str) -> Task:
+    "The task of a neutral label between two others."
+    named = ", ".join(map(repr, found))
+    if neutral not in found: raise SentnbError(f"no text has the neutral label {neutral!r}: there are {named}")
+    if len(found) != 3: raise SentnbError(f"a neutral label lies between two others, and the labels are {named}")
+    return Task(tuple(label for label in found if label != neutral), True, name, neutral)
 
 def shorten(ids: np.ndarray,  # (T,) tokens of a text
             most: int,        # to keep; 0: all
@@ -168,7 +204,7 @@ class FinetunedModel(nn.Module):
         width = body.backbone.output_size
         self.head = Head(config, width * len(config.pool), len(task.classes))
         self.temperature = 1.        # of the probabilities, see `calibrate`
-        self.thresholds = None       # of each class, for several at once; None: one half
+        self.thresholds = None       # of each class, where each has its own output; None: one half
 
     @property
     def classes(self) -> tuple: return self.task.classes
@@ -419,9 +455,9 @@ class Finetuner:
             P = self.probabilities(self.val)
             found = 0.
             if self.world.is_main:
-                thresholds = choose_thresholds(P, self.val.targets) if self.model.multilabel else None
-                said = decide(P, self.model.multilabel, thresholds)
-                found = validation_score(self.config.metric, self.val.targets, said)
+                truth = self.model.task.truth(self.val.targets)
+                said = decide(P, self.model.task, find_thresholds(P, self.val.targets, self.model.task))
+                found = validation_score(self.config.metric, truth, said)
             [found] = self.world.total(found)             # the others added nothing
             self.waited = 0 if found > self.best else self.waited + 1
             self.best = max(self.best, found)
@@ -467,13 +503,23 @@ class Finetuner:
         set_rng_state(state["ranks"][self.world.rank % len(state["ranks"])]["rng"])
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #921cbb01
+def find_thresholds(P: np.ndarray,       # (N, classes) of validation texts
+                    targets: np.ndarray, # (N, classes) of 0 and 1
+                    task: Task,
+                   ) -> list | None:     # (classes,); None: the likeliest class is the answer
+    "The thresholds that a task needs."
+    if not task.multilabel: return None
+    if task.neutral is None: return choose_thresholds(P, targets).tolist()
+    return choose_dual_thresholds(P, task.truth(targets)).tolist()
+
 def decide(P: np.ndarray,                         # (N, classes)
-           multilabel: bool,
+           task: Task,
            thresholds: Sequence[float] | None = None, # (classes,); None: one half
-          ) -> np.ndarray:                        # (N, classes) of 0 and 1
-    "From probabilities to answers: the likeliest class, or every class above its threshold."
-    if multilabel: return (P > (.5 if thresholds is None else np.asarray(thresholds))).astype(int)
-    return np.eye(P.shape[1], dtype=int)[P.argmax(1)]
+          ) -> np.ndarray:                        # (N, answers) of 0 and 1
+    "From probabilities to answers: the likeliest class, every class above its threshold, or neutral between two."
+    if not task.multilabel: return np.eye(P.shape[1], dtype=int)[P.argmax(1)]
+    thresholds = np.full(P.shape[1], .5) if thresholds is None else np.asarray(thresholds)
+    return (P > thresholds).astype(int) if task.neutral is None else dual_answers(P, thresholds)
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #a7b34172
 def fit_temperature(logits: torch.Tensor,  # (N, classes, heads), of validation texts
@@ -641,9 +687,9 @@ def probabilities(self: FinetunedModel, texts: Sequence[str], batch_size: int = 
     return p.numpy(), std.numpy()
 
 @patch
-def answers(self: FinetunedModel, P: np.ndarray) -> np.ndarray: # (N, classes) -> (N, classes) of 0 and 1
-    "The classes that probabilities stand for, by the model's thresholds."
-    return decide(P, self.multilabel, self.thresholds)
+def answers(self: FinetunedModel, P: np.ndarray) -> np.ndarray: # (N, classes) -> (N, answers) of 0 and 1
+    "What probabilities stand for, by the model's thresholds."
+    return decide(P, self.task, self.thresholds)
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #641b60e4
 @dataclass(frozen=True)
@@ -661,13 +707,14 @@ def finetune(lm: LanguageModel,   # where to begin
              folder: str | Path = "finetuned",    # of the classifier; its checkpoints go into checkpoint/
              name: str = "task",                  # of the task, such as "sentiment"
              classes: Sequence | None = None,     # names of the columns of labels
+             neutral: str = "",                   # a label between two others; empty: there is none
              world: World = World(),              # the processes that train together
              log: Callable = lambda **values: None, # takes step, epoch, loss, score of each validation
             ) -> FinetuneResult:
     "Finetune a copy of a language model. Raises `SentnbError` for labels that nothing can be learned from."
     train, val = check_split(train, "train"), check_split(val, "val")
     check_settings(config)
-    task = find_task(train.labels, name, classes)
+    task = find_task(train.labels, name, classes, neutral)
     seed_everything(config.seed)                  # the same head in every process
     model = FinetunedModel(copy.deepcopy(lm), config, task)
     trainer = Finetuner(model, train, val, config, Path(folder) / "checkpoint", world, log)
@@ -685,6 +732,5 @@ def finish(model: FinetunedModel, val: Split,
     logits = model.logits(list(val.texts), cache=cache)
     targets = model.task.targets(val.labels)
     model.temperature = fit_temperature(logits, targets, model.multilabel)
-    if not model.multilabel: return
-    P, _ = head_probabilities(logits, True, model.temperature)
-    model.thresholds = choose_thresholds(P.numpy(), targets).tolist()
+    P, _ = head_probabilities(logits, model.multilabel, model.temperature)
+    model.thresholds = find_thresholds(P.numpy(), targets, model.task)
