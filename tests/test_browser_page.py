@@ -1,5 +1,6 @@
 "A page that carries a model reads as Python reads: opened from disk in Chromium, with the network off."
 import shutil
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -118,6 +119,18 @@ def test_typing_changes_the_colours_and_shows_text_as_text(browser, released):
         assert "standard deviations" in page.inner_text("#readout")
         boxes = page.evaluate("['paint', 'text'].map(id => document.getElementById(id).getBoundingClientRect().height)")
         assert boxes[0] == boxes[1]
+
+
+@pytest.mark.slow    # a busy machine disturbs the clock
+def test_the_page_is_light_and_its_first_colours_come_soon(browser, released):
+    _, path = released
+    assert path.stat().st_size < 12e6
+    began = time.perf_counter()
+    with offline_page(browser, path) as page:
+        wait_for(page, "#paint span")
+        seconds = time.perf_counter() - began
+    print(f"{path.stat().st_size / 1e6:.1f} MB, first colours after {seconds:.2f} s")
+    assert seconds < 3
 
 
 def test_the_colours_lie_behind_their_letters(browser, released):
