@@ -1,5 +1,6 @@
 "Finetuning: heads, thresholds and metrics keep their promises; the loop resumes exactly; folders say what they are."
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import declared
 from sentnb.models.lm import LanguageModel, LMConfig, released_folder
 from sentnb.studies.emotions import MultiHeadConfig, SingleHeadConfig, write_predictions
-from sentnb.studies.finetuned_reviews import ReviewFinetuneConfig
+from sentnb.studies.finetuned_reviews import ReviewFinetuneConfig, titles
 from sentnb.studies.own_classifier import OwnConfig, own_texts
 from sentnb.tasks.classify import classify, load_classifier
 from sentnb.tasks.features import features
@@ -395,6 +396,15 @@ def test_answers_go_into_the_official_format(tmp_path, monkeypatch):
     assert lines[2] == "2018-En-01\t@you \"quoted\" 😀 #tag\t0\t1" + "\t0" * 9
     with pytest.raises(SentnbError, match="3 test tweets and 2 answers"):
         write_predictions(tmp_path / "x", said[:2], None)
+
+
+def test_titles_are_read_from_a_compressed_file(tmp_path, monkeypatch):
+    rows = [dict(summary="Awful", label=0), dict(summary="One star", label=0), dict(reviewText="no title", label=1),
+            dict(summary="Great", label=1), dict(summary="unlabeled"), dict(summary="x" * 200, label=1)]
+    with lzma.open(tmp_path / "reviews.jsonl.xz", "wt") as file: file.writelines(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.setattr("sentnb.studies.finetuned_reviews.find_file", lambda *_: tmp_path / "reviews.jsonl.xz")
+    found = titles()
+    assert found.texts == ["Awful", "One star", "Great"] and found.labels.tolist() == [0, 0, 1]
 
 
 # the classifier that ships

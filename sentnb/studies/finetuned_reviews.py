@@ -24,7 +24,7 @@ from ..core import atomic_write, seed_everything
 from ..data.cleaning import get_cleaner
 from ..data.datasets import Split, find_file, load_dataset, random_split
 from ..data.duplicates import ANCHOR, ContaminationFilter, near_form
-from ..data.reading import open_data, read_documents
+from ..data.reading import read_documents
 from ..models.lm import LanguageModel
 from ..runs import Run
 from ..tasks.baselines import tfidf
@@ -126,10 +126,10 @@ def concessions(sentences: Split,  # labeled 0 and 1
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #76cedf79
 def titles(data_dir: str | None = None) -> Split:
     "Titles of labeled Amazon reviews."
-    with open_data(find_file("amazon", "train", data_dir)) as lines: rows = [orjson.loads(line) for line in lines]
-    rows = [row for row in rows if row.get("label") in (0, 1) and row.get("summary")]
-    rows = [row for row in rows if len(row["summary"]) <= LONGEST_TITLE]
-    return Split([row["summary"] for row in rows], np.array([row["label"] for row in rows]))
+    file = find_file("amazon", "train", data_dir)
+    reviews = read_documents([file], "summary", "label", max_bad_share=1)     # most reviews have no title
+    short = [title for title in reviews if title.label in (0, 1) and 0 < len(title.text) <= LONGEST_TITLE]
+    return Split([title.text for title in short], np.array([title.label for title in short]))
 
 def short_amazon(data_dir: str | None, n: int, seed: int) -> Split:
     "Some labeled Amazon reviews that are not too long."
