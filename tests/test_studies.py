@@ -9,11 +9,11 @@ from sentnb.core import from_dict, read_yaml
 from sentnb.execute import declared, run_notebook
 from sentnb.runs import Run
 from sentnb.studies import cost_model
-from sentnb.studies.batch_sizes import BatchSizesConfig, interval_of_mean
+from sentnb.studies.batch_sizes import BatchSizesConfig, range_confidence
 from sentnb.studies.bits_table import BitsConfig
 from sentnb.studies.comparisons import ScaleConfig
 from sentnb.studies.nodes import node_training, rehearse_beside_one
-from sentnb.studies.precisions import ComparePrecisionConfig
+from sentnb.studies.precisions import ComparePrecisionConfig, interval_of_mean
 from sentnb.studies.sizes import SizesConfig, fit_power_law
 
 FOLDER = Path(__file__).parents[1]/"nbs"/"experiments"
@@ -70,10 +70,15 @@ def test_a_power_law_ignores_the_unit_of_size():
 
 
 def test_an_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    samples = rng.normal(1., 2., (2000, 3))
+    samples = np.random.default_rng(0).normal(1., 2., (2000, 3))
     covered = np.mean([low < 1 < high for low, high in map(interval_of_mean, samples)])
     assert .935 < covered < .965
+
+
+def test_the_range_of_six_covers_as_often_as_it_says():
+    samples = np.random.default_rng(0).lognormal(0., 2., (4000, 6))     # as skewed as losses are; the median is 1
+    covered = np.mean((samples.min(1) < 1) & (1 < samples.max(1)))
+    assert abs(covered - range_confidence(6)) < .01
 
 
 REHEARSED = [name for name in SETTINGS if (FOLDER/f"params/{name}.tiny.yaml").exists()]

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['OVERFLOWING', 'EXTRA_STEPS', 'CRITERION', 'ComparePrecisionConfig', 'training_name', 'precision_trainings',
            'train_in_precision', 'overflow_figures', 'overflow_plot', 'validation_curves', 'seed_distance',
-           'precision_table', 'precision_verdict', 'precision_plot', 'precision_summary']
+           'interval_of_mean', 'precision_table', 'precision_verdict', 'precision_plot', 'precision_summary']
 
 # %% ../../nbs/6_studies/23_precisions.ipynb #85423e35
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..runs import Run
-from .batch_sizes import interval_of_mean
 from .comparisons import base_training, by_step, train_here
 from ..training.precision import LossScaler
 from ..training.trainer import PretrainConfig, Trainer
@@ -112,6 +112,13 @@ def seed_distance(validated: Mapping[tuple[str, int], pd.Series]) -> float: # fr
     of_fp32 = [curve for (precision, _), curve in validated.items() if precision == "fp32"]
     pairs = [_distance(a, b) for a, b in itertools.combinations(of_fp32, 2)]
     return float(np.mean(pairs)) if pairs else float("nan")
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]: # infinite for a single value
+    "Student's 95 % interval of a mean."
+    values = np.asarray(values, float)
+    if len(values) < 2 or not np.isfinite(values).all(): return (-np.inf, np.inf)
+    reach = stats.t.ppf(.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - reach), float(values.mean() + reach)
 
 def precision_table(validated: Mapping[tuple[str, int], pd.Series], # from `validation_curves`
                    ) -> pd.DataFrame: # a row a format but fp32
