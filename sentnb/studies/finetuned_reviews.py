@@ -12,6 +12,7 @@ __all__ = ['LONGEST_TITLE', 'LONGEST_AMAZON', 'SHORTEST_PART', 'CONCESSIONS', 'L
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1869bd50
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -296,20 +297,20 @@ def reliability_picture(looks: Iterable[Look]) -> Picture:
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #11a664d8
 def rows_per_second(model: FinetunedModel,
-                    n: int = 256,        # rows
+                    n: int = 512,        # rows
                     length: int = 500,   # characters of each
-                    readings: int = 3,   # the fastest counts
+                    readings: int = 5,   # the median counts
                    ) -> float:
-    "How many rows a model classifies in a second of one core's time."
+    "How many rows a model classifies in a second, on all the cores that torch uses."
     text = "The plot is thin, but I loved every minute of it. It broke after two days and nobody answers the phone. "
     texts = [(text[i % 40:] + text * 8)[:length] for i in range(n)]
     model.logits(texts[:32])
     times = []
     for _ in range(readings):
-        began = time.process_time()
+        began = time.perf_counter()
         model.logits(texts, batch_size=256)
-        times.append(time.process_time() - began)
-    return n / min(times)
+        times.append(time.perf_counter() - began)
+    return n / statistics.median(times)
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #84aa3a30
 def release_classifier(folder: str | Path,
@@ -366,10 +367,10 @@ def classifier_card(name: str, source: str,
 def card_remarks(errors: dict[str, float], model: FinetunedModel, speed: float, run: Run) -> list[str]:
     "On calibration, rounding and speed."
     named = ", ".join(f"{error:.3f} on {name}" for name, error in errors.items())
-    machine = f"{run.env().get('processor', 'CPU')}, which other work kept busy"
+    cores = f"{torch.get_num_threads()} cores of {run.env().get('processor', 'a CPU')}"
     return [f"Expected calibration error on the test texts: {named}, after a temperature of "
             f"{model.temperature:.2f} from validation texts.",
-            f"Speed: {speed:.0f} rows of 500 characters in a second of one core ({machine}); labels only, "
+            f"Speed: {speed:.0f} rows of 500 characters a second on {cores}; labels only, "
             "since the neuron's value takes a second reading."]
 
 def recipe_lines(trained: Run, rows: list[dict]) -> list[str]:
