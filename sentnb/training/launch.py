@@ -166,9 +166,9 @@ def launch(config: PretrainConfig, # what to train, and with how many processes
 
 def _result(run: Run) -> PretrainResult:
     val = run.metrics("val")
-    last = dict(loss=None, bits_per_character=None) if val.empty else val.iloc[-1]
+    last = {} if val.empty else val.iloc[-1]
     finished = run.state == "finished"
-    return PretrainResult(run.folder, run.status["step"], finished, last["loss"], last["bits_per_character"])
+    return PretrainResult(run.folder, run.status["step"], finished, last.get("loss"), last.get("bits_per_character"))
 
 def check_start(config: PretrainConfig, run: Run):
     "Raises `SentnbError` for settings, a corpus or first weights that cannot be used."
