@@ -412,7 +412,8 @@ def test_titles_are_read_from_a_compressed_file(tmp_path, monkeypatch):
 SHIPPED = released_folder() / "reviews-sentiment"
 VERDICTS = {"Awful.": 0, "Worst film of the year.": 0, "It broke after two days.": 0, "I did not like it.": 0,
             "It is not good.": 0, "I liked it.": 1, "Excellent.": 1, "Five stars!": 1,
-            "This product exceeded my expectations, works perfectly and arrived early.": 1}
+            "This product exceeded my expectations, works perfectly and arrived early.": 1, "One star.": 0,
+            "The plot is thin, but I loved every minute of it.": 1}
 
 
 @pytest.fixture(scope="module")

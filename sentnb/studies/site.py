@@ -77,7 +77,10 @@ def slug(heading: str) -> str:
 
 def relink(site: Site, text: str, folder: str) -> str: # Markdown and where it stands, relative to the checkout
     "Markdown whose links work in the site. Raises `SentnbError` for one that leads nowhere."
-    def new(link: re.Match) -> str: return f"{link[1]}{_target(site, link[2], folder)})"
+    def new(link: re.Match) -> str:
+        words = link[1]
+        if words.startswith("[!"): words = f"[{_LINK.sub(new, words[1:-2])}]("      # a picture that is a link
+        return f"{words}{_target(site, link[2], folder)})"
     parts = _FENCE.split(text)                     # code in between stays as it is
     parts[::2] = [_LINK.sub(new, part) for part in parts[::2]]
     return "".join(parts)
@@ -139,6 +142,16 @@ def code_block(source: str, module: str = "") -> str: # what a code cell holds; 
     code = "\n".join(lines).strip()
     return f"```python{title}\n{code}\n```\n" if code else ""
 
+_HREF = re.compile(r'(?<=<a href=")(?!#|[a-z]+:)[^"]+')
+
+def _relink_html(site: Site, text: str, folder: str) -> str:
+    "HTML whose links to files of the repository work in the site, where every page of Markdown becomes one of HTML."
+    def new(link: re.Match) -> str:
+        if not (site.root / folder / link[0]).exists(): return "#"     # a made-up one, of an example
+        target = _target(site, link[0], folder)
+        return target if target.startswith(site.host) else re.sub(r"\.md(?=#|$)", ".html", target)
+    return _HREF.sub(new, text)
+
 FORMS = ("text/html", "text/markdown", "image/svg+xml", "image/png", "text/latex", "text/plain")   # best first
 
 def output_block(site: Site, output, folder: str) -> str: # of a notebook in `folder`
@@ -148,7 +161,8 @@ def output_block(site: Site, output, folder: str) -> str: # of a notebook in `fo
     kind = next((form for form in FORMS if form in data), "")
     match kind:
         case "text/markdown": return prose(site, data[kind], folder) + "\n"
-        case "text/html" | "image/svg+xml": return _kept(site, f'<div class="output">{data[kind]}</div>')
+        case "text/html" | "image/svg+xml":
+            return _kept(site, f'<div class="output">{_relink_html(site, data[kind], folder)}</div>')
         case "image/png": return _kept(site, _picture(site, output, folder))
         case "text/latex" | "text/plain": return _plain(data[kind])
     return ""
