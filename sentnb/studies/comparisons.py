@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import common_fields
+from ..core import common_fields, pick_device
 from ..runs import Run
 from .training_runs import ExperimentConfig, pretrain_config
 from ..training.distributed import World
@@ -89,7 +89,7 @@ def train_here(run: Run, name: str, config: PretrainConfig,
               ) -> Run: # as `create_subrun` makes it
     "The same in this process, which saves the start of another. Raises `SentnbError` for a training that diverges."
     subrun = create_subrun(run, name, config)
-    trainer = Trainer(config, subrun, World())
+    trainer = Trainer(config, subrun, World(device=pick_device(config.device)))
     prepare(trainer)
     trainer.fit()
     subrun.finish()

@@ -213,7 +213,7 @@ def training_texts(kinds: dict[str, dict[str, Split]], most: int = 0) -> tuple[S
 def train_reviews(config: ReviewFinetuneConfig,
                   kinds: dict[str, dict[str, Split]], # from `review_kinds`
                   run: Run,                           # where its checkpoints and metrics go
-                  world: World = World(),
+                  world: World | None = None,         # the processes that train together; None: this one alone
                  ) -> Path:                           # the folder of checkpoints
     "Finetune on the texts of all kinds."
     train, val = training_texts(kinds, config.max_texts)

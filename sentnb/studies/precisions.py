@@ -36,6 +36,7 @@ class ComparePrecisionConfig:
     documents: int = 3000    # of the embedded reviews
     seeds: tuple[int, ...] = (0, 1, 2) # each format is trained from each of them
     overflow_exponent: int = 40 # more fp16 trainings begin with this power of 2 as their loss scale; 0: none
+    device: str = "cpu"      # or "cuda"
 
 OVERFLOWING = "fp16, overflowing"
 EXTRA_STEPS = 50   # of the overflowing trainings, for those that are thrown away
@@ -158,6 +159,11 @@ def precision_plot(validated: Mapping[tuple[str, int], pd.Series], # from `valid
     lines = {name: (curve.index, curve) for name, curve in shown.items()}
     return curves(lines, "optimizer step", "bits per character, validation", marked=True)
 
+def _speed(device: str) -> str:
+    "Why no speed is reported."
+    if device == "cpu": return "It says nothing about speed, for fp16 is emulated on a CPU"
+    return "It says nothing about speed"
+
 def precision_summary(table: pd.DataFrame, # of `precision_table`
                       seeds_apart: float,  # of `seed_distance`
                       overflows: Mapping[str, Mapping[str, float]], # name -> from `overflow_figures`; may be empty
@@ -172,5 +178,5 @@ def precision_summary(table: pd.DataFrame, # of `precision_table`
         recovery = f" The overflowing trainings threw {skipped} steps away."
     return [f"Asked: does half precision end where fp32 does, over {len(settings.seeds)} seeds, overflows included?",
             f"In bits per character: {said}; two seeds of fp32 are {seeds_apart:.4f} apart.{recovery}",
-            f"It says nothing about speed, for fp16 is emulated on a CPU, nor about trainings of more than "
+            f"{_speed(settings.device)}, nor about trainings of more than "
             f"{settings.steps:,} steps or models larger than {settings.hidden_size} units."]

@@ -28,6 +28,7 @@ class ReleaseConfig:
     data_dir: str = ""                # folder of the data sets; empty: $SENTNB_DATA, the cache
     checkpoint: str = ""              # a trained model, or a released name to renew: skip corpus and training
     training: str = ""                # checkpoint folder of the run that trained it, if `checkpoint` lies elsewhere
+    data: str = ""                    # a corpus that was prepared by this recipe before; empty: prepare it now
     look_at_test: bool = False        # measure on the test sets, once, and release; False: validation only
     documents: int = 0                # at most so many from each source, for rehearsals; 0: all
     tokenizer: str = "unigram"        # "char", SentencePiece: "unigram" or "bpe", or the folder of a trained one
@@ -100,8 +101,7 @@ def corpus_settings(config: ReleaseConfig,
     "How to prepare the corpus: 98 parts to train on, one part each for validation and test."
     reviews = gather(folder.parent / "reviews.jsonl", data_dir, config.documents)
     return PrepareConfig(
-        **common_fields(config, PrepareConfig),     # tokenizer, vocab_size, seed
-        data=(str(reviews),),
+        **common_fields(config, PrepareConfig) | dict(data=(str(reviews),)),   # tokenizer, vocab_size, seed
         folder=str(folder),
         cleaning="review",
         exclude=unwanted_files(data_dir),
@@ -116,8 +116,7 @@ def corpus_figures(manifest: dict) -> dict: # of `prepare`
 def training_settings(config: ReleaseConfig, corpus: Path) -> PretrainConfig:
     "The training that the recipe asks for."
     return PretrainConfig(
-        **common_fields(config, PretrainConfig),
-        data=str(corpus),
+        **common_fields(config, PretrainConfig) | dict(data=str(corpus)),
         steps=0,               # as many as `epochs` take
         schedule_steps=0,      # over all steps
         log_every=50,

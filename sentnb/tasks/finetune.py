@@ -39,7 +39,7 @@ from ..models.lm import LanguageModel, build_model, read_config
 from ..models.weight_files import check_finite
 from ..models.weight_norm import frozen_weights
 from ..training.checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
-from ..training.distributed import StopRequest, World
+from ..training.distributed import StopRequest, World, alone
 from ..training.precision import MixedPrecision
 from ..training.schedules import multiplier
 from ..training.trainer import make_optimizer
@@ -319,11 +319,12 @@ class Finetuner:
     "One process's part of a finetuning; it goes on from the newest checkpoint in `folder`."
     def __init__(self, model: FinetunedModel, train: Split, val: Split, config: FinetuneConfig,
                  folder: str | Path,      # of checkpoints
-                 world: World = World(),
+                 world: World | None = None, # None: this process alone, on a GPU where there is one
                  log: Callable = print,   # takes what a line of metrics says, as keywords
                 ):
         check_settings(config)
-        self.model, self.config, self.world, self.log = model.to(world.device).train(), config, world, log
+        self.config, self.world, self.log = config, world or alone(), log
+        self.model = model.to(self.world.device).train()
         self.train, self.val = read_texts(model, train, config), read_texts(model, val, config)
         self.store = CheckpointStore(folder, keep_checkpoints=1)
         self.step, self.best, self.waited = 0, -math.inf, 0
@@ -708,13 +709,14 @@ def finetune(lm: LanguageModel,   # where to begin
              name: str = "task",                  # of the task, such as "sentiment"
              classes: Sequence | None = None,     # names of the columns of labels
              neutral: str = "",                   # a label between two others; empty: there is none
-             world: World = World(),              # the processes that train together
+             world: World | None = None,          # the processes that train together; None: this one alone
              log: Callable = lambda **values: None, # takes step, epoch, loss, score of each validation
             ) -> FinetuneResult:
     "Finetune a copy of a language model. Raises `SentnbError` for labels that nothing can be learned from."
     train, val = check_split(train, "train"), check_split(val, "val")
     check_settings(config)
     task = find_task(train.labels, name, classes, neutral)
+    world = world or alone()
     seed_everything(config.seed)                  # the same head in every process
     model = FinetunedModel(copy.deepcopy(lm), config, task)
     trainer = Finetuner(model, train, val, config, Path(folder) / "checkpoint", world, log)
