@@ -242,3 +242,19 @@ def test_loss_that_is_not_a_number(corpus, tmp_path):
     trainer.train_step = poison
     where = r"loss is nan at step 13, epoch \d+, window \d+ of \d+; the last good checkpoint is step-10"
     with pytest.raises(SentnbError, match=where): trainer.fit()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_recorded_step_computes_what_a_plain_one_does(corpus, tmp_path, precision):
+    "On a GPU: the same losses, state and weights after some steps, with and without the CUDA graph."
+    config = settings(corpus, hidden_size=96, tied=True, docs_per_shard=1, clip=1., precision=precision, device="cuda")
+    results = []
+    for recorded in (True, False):
+        trainer = Trainer(config, new_run(tmp_path, str(recorded), config), World(device=torch.device("cuda")))
+        assert trainer.has_graph
+        trainer.has_graph = recorded
+        batches = trainer.batches()
+        for _ in range(6): trainer.train_step(next(batches))
+        results.append([torch.tensor(trainer.meter.nats), *trainer.hidden, *trainer.precision.masters])
+    for a, b in zip(*results): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

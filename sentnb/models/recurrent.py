@@ -386,7 +386,7 @@ def window(self: RecurrentLayer,
     if self.kind == "gru": own["bias_n"] = to_compute_dtype(self.bias_n)
     w_h = to_matmul_dtype(self.w_h)
     table = self._project(inputs, "w_x", dense)
-    if reset is not None: own["not_reset"] = (~reset)[..., None].to(table.dtype)
+    if reset is not None: own["not_reset"] = (~reset)[..., None].to(table.dtype).contiguous()     # kernels count on it
     return WindowInputs(to_compute_dtype(h), c, w_h, table, index, h.dtype, dense=dense,
                         needs_backward=torch.is_grad_enabled(), **own)
 
@@ -483,8 +483,10 @@ def _dense_index(like):
     return torch.arange(like.numel(), device=like.device).view_as(like)
 
 def _embed(tokens, embedding):
-    "The first layer's inputs, index and `dense`: the embedding table where that is smaller than the window (T, B)."
-    if embedding.num_embeddings < tokens.numel(): return embedding.weight, tokens, False
+    "The first layer's inputs, index and `dense`: the embedding table where that is cheaper than one row a token (T, B)."
+    is_smaller = embedding.num_embeddings < tokens.numel()
+    is_short = embedding.num_embeddings <= 4 * embedding.embedding_dim     # so that `_sum_by_matmul` costs little
+    if is_smaller and (is_short or not tokens.is_cuda): return embedding.weight, tokens, False
     return embedding(tokens.flatten()), _dense_index(tokens), True
 
 @patch
