@@ -33,7 +33,7 @@ from .acceleration import linear
 from .sampling import Drawing, Edit, Sample, sample
 from .softmax_loss import SoftmaxLoss
 from .weight_files import check_files, check_finite, check_shapes, find_model, read_json, read_shapes
-from .weight_files import released_folder
+from .weight_files import released_folder, shapes_without_bytes, with_bytes, without_bytes
 from .weight_norm import apply_weight_norm, frozen_weights
 
 # %% ../../nbs/2_models/03_lm.ipynb #5ce5d403
@@ -547,10 +547,13 @@ def fingerprint(self: LanguageModel) -> str: # 32 hexadecimal digits; about a se
     return digest.hexdigest()
 
 @patch
-def save(self: LanguageModel, folder: str | Path) -> Path: # the folder
+def save(self: LanguageModel, folder: str | Path,
+         int8: bool = False, # the large matrices as 8-bit integers, to ship
+        ) -> Path:           # the folder
     "Write the model into a folder, each file atomically. Raises `SentnbError` when the disk is full."
     folder = Path(folder)
-    weights = safetensors.torch.save({name: _on_cpu(tensor) for name, tensor in self.state_dict().items()})
+    tensors = {name: _on_cpu(tensor) for name, tensor in self.state_dict().items()}
+    weights = safetensors.torch.save(with_bytes(tensors) if int8 else tensors)
     description = self.description() | dict(weights_sha256=hashlib.sha256(weights).hexdigest())
     atomic_write(folder / "model.safetensors", weights)
     self.tokenizer.save(folder)
@@ -592,8 +595,9 @@ def expected_shapes(config: LMConfig, tokenizer) -> dict: # name -> shape
 
 def _read_weights(folder: Path, config: LMConfig, tokenizer, precision: str) -> dict: # name -> tensor
     "A model's tensors, checked."
-    check_shapes(read_shapes(folder), expected_shapes(config, tokenizer), precision)
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    found = shapes_without_bytes(read_shapes(folder), precision)
+    check_shapes(found, expected_shapes(config, tokenizer), precision)
+    weights = without_bytes(safetensors.torch.load_file(folder / "model.safetensors"))
     check_finite(weights, folder.name)
     return weights
 

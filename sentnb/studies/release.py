@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['REVIEW_KINDS', 'IMDB_SIZES', 'POOL', 'NATIONS', 'PEOPLE', 'NEGATIONS', 'VERDICTS', 'SHOULD_NOT_DIFFER', 'GOLDEN',
            'DIALS', 'PURPOSE', 'LIMITS', 'TERMS', 'FRONT_MATTER', 'training_run', 'without_copies', 'labeled_kinds',
-           'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'pack',
-           'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden', 'TestLook',
-           'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'dial_scores', 'bits_on_test',
-           'recipe_facts', 'model_card', 'finish_release']
+           'read_kinds', 'last_states', 'fit_classifier', 'choose_release_neuron', 'validation_figures', 'are_near',
+           'pack', 'bias_sentences', 'check_bias', 'largest_gaps', 'flips', 'golden_predictions', 'check_golden',
+           'TestLook', 'judge_on_test', 'test_figures', 'verdict', 'reference_runs', 'collect_looks', 'dial_scores',
+           'bits_on_test', 'recipe_facts', 'model_card', 'finish_release']
 
 # %% ../../nbs/6_studies/03_release.ipynb #c445abf9
 import copy, json
@@ -115,15 +115,25 @@ def validation_figures(mixture: MixtureFit, choice: NeuronChoice) -> dict:
                 heaviest_unit=heaviest.unit, heaviest_auc=heaviest.auc, n_val=choice.n_val, sentence=choice.sentence())
 
 # %% ../../nbs/6_studies/03_release.ipynb #a25d7fc3
+def are_near(a: LanguageModel, b: LanguageModel) -> bool:
+    "Are these the same weights, as far as 8-bit integers can tell?"
+    if a.config != b.config: return False
+    theirs = b.state_dict()
+    for name, w in a.state_dict().items():
+        step = w.abs().amax(-1, keepdim=True).float() / 127
+        if ((w.float() - theirs[name].float()).abs() > step).any(): return False
+    return True
+
 def pack(lm: LanguageModel,     # a trained model
          folder: str | Path,    # of the released model; if it exists, it must hold the same weights
         ) -> LanguageModel:     # the model as users will load it
-    "Save `lm` in half precision and load it again. Raises `SentnbError` when the folder holds another model."
+    """Save `lm` in half precision, large matrices as 8-bit integers, and load it again. Raises `SentnbError` when the
+    folder holds another model."""
     folder = Path(folder)
     half = copy.deepcopy(lm).half()
-    if not folder.exists(): half.save(folder)
+    if not folder.exists(): half.save(folder, int8=True)
     packed = LanguageModel.load(folder)
-    if copy.deepcopy(packed).half().fingerprint == half.fingerprint: return packed
+    if are_near(half, packed): return packed
     raise SentnbError(f"{folder.name} is released with other weights, and a released name keeps them: choose another")
 
 # %% ../../nbs/6_studies/03_release.ipynb #5c2c197a

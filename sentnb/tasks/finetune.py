@@ -6,9 +6,8 @@
 __all__ = ['CHOICES', 'FINETUNED_FILE', 'WEIGHTS_FILE', 'FINETUNED_VERSION', 'FinetuneConfig', 'check_settings', 'Task',
            'find_task', 'shorten', 'plan_epoch', 'pad_batch', 'FinetunedModel', 'depth', 'is_decayed',
            'parameter_groups', 'validation_score', 'Texts', 'read_texts', 'read_text', 'Finetuner', 'find_thresholds',
-           'decide', 'fit_temperature', 'to_bytes', 'is_wide', 'stored_weights', 'describe_finetuned',
-           'write_finetuned', 'save_finetuned', 'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult',
-           'finetune', 'finish']
+           'decide', 'fit_temperature', 'stored_weights', 'describe_finetuned', 'write_finetuned', 'save_finetuned',
+           'load_finetuned', 'find_finetuned', 'read_finetuned', 'FinetuneResult', 'finetune', 'finish']
 
 # %% ../../nbs/4_tasks/05_finetune.ipynb #b268fb37
 import copy
@@ -36,7 +35,7 @@ from ..data.tokenizers import load_tokenizer
 from ..models.acceleration import cpu_has_bfloat16
 from ..models.elmo import Elmo
 from ..models.lm import LanguageModel, build_model, read_config
-from ..models.weight_files import check_finite
+from ..models.weight_files import check_finite, with_bytes, without_bytes
 from ..models.weight_norm import frozen_weights
 from ..training.checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
 from ..training.distributed import StopRequest, World, alone
@@ -537,15 +536,6 @@ FINETUNED_FILE = "finetuned.json"
 WEIGHTS_FILE = "finetuned.safetensors"
 FINETUNED_VERSION = 1
 
-def to_bytes(matrix: torch.Tensor) -> tuple: # (M, K) -> (M, K) int8 and (M,) float32
-    "A matrix as 8-bit integers, and what one of them is worth in each row."
-    scale = matrix.float().abs().amax(1).clamp(min=1e-12) / 127
-    return (matrix.float() / scale[:, None]).round().to(torch.int8), scale
-
-def is_wide(name: str, w: torch.Tensor) -> bool:
-    "Is it one of the large square matrices of the body? The others are small, and lose more."
-    return name.startswith("body.backbone.") and w.ndim == 2 and w.shape[1] >= 256
-
 def stored_weights(model: "FinetunedModel",
                    int8: bool = False,     # the large matrices as 8-bit integers
                   ) -> dict:               # name -> tensor, in main memory
@@ -554,11 +544,10 @@ def stored_weights(model: "FinetunedModel",
     with torch.device("meta"): names = build_model(plain, model.body.tokenizer).state_dict()
     weights = {f"body.{name}": attrgetter(name)(model.body) for name in names if not name.startswith("head.")}
     weights |= {f"head.{name}": w for name, w in model.head.state_dict().items()}
-    stored = {}
-    for name, w in weights.items():
-        w = w.detach().cpu()
-        if int8 and is_wide(name, w): stored[name], stored[f"{name}.scale"] = to_bytes(w)
-        else: stored[name] = w.to(torch.float16, copy=True).contiguous()
+    weights = {name: w.detach().cpu() for name, w in weights.items()}
+    stored = with_bytes(weights) if int8 else weights
+    for name, w in stored.items():
+        if w.dtype != torch.int8 and not name.endswith(".scale"): stored[name] = w.to(torch.float16, copy=True).contiguous()
     return stored
 
 def describe_finetuned(model: "FinetunedModel",
@@ -642,12 +631,7 @@ def _read_weights(folder: Path, content: dict) -> dict: # name -> float32
     if not file.is_file(): raise SentnbError(f"{folder.name} is not complete: {WEIGHTS_FILE} is missing")
     if sha256_file(file) != content.get("weights_sha256"):
         raise SentnbError(f"{WEIGHTS_FILE} of {folder.name} is not what was written: fetch it again")
-    stored = safetensors.torch.load_file(file)
-    weights = {}
-    for name, w in stored.items():
-        if name.endswith(".scale"): continue
-        scale = stored.get(f"{name}.scale")
-        weights[name] = w.float() if scale is None else w.float() * scale[:, None]
+    weights = {name: w.float() for name, w in without_bytes(safetensors.torch.load_file(file)).items()}
     check_finite(weights, folder.name)
     return weights
 
