@@ -483,8 +483,8 @@ def _dense_index(like):
     return torch.arange(like.numel(), device=like.device).view_as(like)
 
 def _embed(tokens, embedding):
-    "The first layer's inputs, index and `dense`: the embedding table where that is cheaper than one row a token (T, B)."
-    is_smaller = embedding.num_embeddings < tokens.numel()
+    "The first layer's inputs, index and `dense`: the embedding table where it is cheaper than a row for each token."
+    is_smaller = embedding.num_embeddings < tokens.numel()                 # tokens of the window, (T, B)
     is_short = embedding.num_embeddings <= 4 * embedding.embedding_dim     # so that `_sum_by_matmul` costs little
     if is_smaller and (is_short or not tokens.is_cuda): return embedding.weight, tokens, False
     return embedding(tokens.flatten()), _dense_index(tokens), True

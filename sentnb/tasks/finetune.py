@@ -547,7 +547,8 @@ def stored_weights(model: "FinetunedModel",
     weights = {name: w.detach().cpu() for name, w in weights.items()}
     stored = with_bytes(weights) if int8 else weights
     for name, w in stored.items():
-        if w.dtype != torch.int8 and not name.endswith(".scale"): stored[name] = w.to(torch.float16, copy=True).contiguous()
+        is_rounded = w.dtype == torch.int8 or name.endswith(".scale")
+        if not is_rounded: stored[name] = w.to(torch.float16, copy=True).contiguous()
     return stored
 
 def describe_finetuned(model: "FinetunedModel",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEPT', 'WARM_UPS', 'PretrainConfig', 'ElmoPretrainConfig', 'read_settings', 'check_settings', 'model_config',
            'initial_weights', 'make_model', 'make_optimizer', 'Meter', 'describe', 'open_split', 'open_stream',
-           'with_next', 'find_function', 'reshard', 'StepGraph', 'TimeLimit', 'Trainer']
+           'with_next', 'find_function', 'reshard', 'can_be_recorded', 'StepGraph', 'TimeLimit', 'Trainer']
 
 # %% ../../nbs/3_training/04_trainer.ipynb #a61d24f0
 import copy
@@ -277,6 +277,11 @@ def reshard(hidden: list,  # one state per saved rank: a tuple of (layers, rows,
     return tuple(w[:, mine].contiguous() for w in whole)
 
 # %% ../../nbs/3_training/04_trainer.ipynb #a38c35cf
+def can_be_recorded(config: PretrainConfig, world: World) -> bool:
+    "Are all steps the same kernels in the same memory?"
+    is_alone = world.device.type == "cuda" and world.size == 1
+    return is_alone and config.backbone in CELLS and not config.recompute
+
 WARM_UPS = 3   # passes before the recording: kernels are compiled, and libraries allocate what they need
 
 class StepGraph:
@@ -363,6 +368,8 @@ class Trainer:
         self.validated = {}    # the last validation, and its step
         self.message = ""      # loss and bits per character of the last log line
         self.limit = TimeLimit.of(config)
+        self.has_graph = can_be_recorded(config, world)
+        self.graph = None      # a `StepGraph`, once the first step was taken
         self.build(self.store.newest())
 
     def plan(self):
@@ -384,8 +391,6 @@ class Trainer:
         seed_everything(c.seed + 1 + self.world.rank)    # but other dropout
         if c.compile and device.type == "cuda": self.lm.backbone.compile_blocks()
         if checkpoint: self.restore(load_training_state(checkpoint))
-        self.graph = None      # of the steps, once the first was taken
-        self.has_graph = device.type == "cuda" and self.world.size == 1 and c.backbone in CELLS and not c.recompute
         gpus = [device.index] if device.type == "cuda" else None
         self.module = DistributedDataParallel(self.lm, device_ids=gpus) if self.world.size > 1 else self.lm
 
