@@ -390,11 +390,13 @@ def recipe_lines(trained: Run, rows: list[dict]) -> list[str]:
     "How it was made."
     metrics, params = trained.metrics("val"), trained.params()
     texts = ", ".join(f"{row['train']:,} of {row['kind']}" for row in rows)
+    hardware = ", ".join(trained.env().get("gpus", [])) or trained.env().get("processor", "a CPU")
     return [f"trained on {texts}; SST's sentences twice in each epoch",
             "left out: texts that equal, contain or are a part of a sentence of SST's validation or test part, "
             "or a review of IMDB's test part",
             f"titles as often as customers gave them, up to {MOST_COPIES} times",
             "concessions: a sentence of SST's or CR's training part joined with one of the opposite label",
-            f"{params['epochs']:g} epochs in {metrics.seconds.iloc[-1] / 60:.0f} minutes; settings in "
+            f"{metrics.epoch.iloc[-1]:.1f} of {params['epochs']:g} planned epochs in "
+            f"{metrics.seconds.iloc[-1] / 60:.0f} minutes on {hardware}; settings in "
             f"runs/{trained.experiment}/{trained.name}/params.yaml",
             "the large matrices are 8-bit integers with one scale for each row, all other weights half precision"]

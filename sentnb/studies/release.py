@@ -22,6 +22,7 @@ import numpy as np
 from ..core import SentnbError, atomic_write
 from ..data.datasets import LOOKS, Split, load_dataset, random_split, read_looks
 from ..data.duplicates import near_form
+from ..models.acceleration import cpu_has_bfloat16
 from ..models.lm import LanguageModel
 from ..runs import Run, runs_root
 from .published import ACCURACY_SOURCE, PUBLISHED_ACCURACY
@@ -83,12 +84,16 @@ POOL = ("last", "mean")  # the papers' features come first
 def read_kinds(lm: LanguageModel,
                kinds: dict[str, dict[str, Split]],    # from `labeled_kinds`
               ) -> dict[str, dict[str, Examples]]:    # the same with features, (N, 2 H)
-    "Features of all labeled texts; stored features are not computed again."
+    "Features of all labeled texts, in bfloat16 where the CPU multiplies it; stored features are not computed again."
+    reader = copy.deepcopy(lm).bfloat16() if lm.device.type == "cpu" and cpu_has_bfloat16() else lm
     examples = {}
     for name, parts in kinds.items():
-        examples[name] = {part: make_examples(features(lm, split.texts, pool=POOL, progress=True), split.labels)
+        examples[name] = {part: make_examples(_features(reader, split.texts), split.labels)
                           for part, split in parts.items()}
     return examples
+
+def _features(lm: LanguageModel, texts: list[str]) -> np.ndarray: # (N, 2 H)
+    return features(lm, texts, pool=POOL, batch_size=512, progress=True)
 
 def last_states(examples: Examples) -> Examples: # (N, H)
     "The papers' features alone: the cell state after the last token."
