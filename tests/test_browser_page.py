@@ -17,7 +17,7 @@ from sentnb.models.lm import find_model
 from sentnb.tasks.classify import TextClassifier, classify, load_classifier
 from sentnb.tasks.neurons import Neuron
 from sentnb.tasks.regression import LinearClassifier
-from sentnb.viz.browser_page import write_browser_page
+from sentnb.viz.browser_page import CARRIED, write_browser_page
 from sentnb.viz.interactive_plots import Axis, Chart, Layer, Mark, UnitHistory, chart_page, history_view
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,8 +88,8 @@ def check_same(page, clf, text):
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    "The classifier that ships, and its page."
-    clf = load_classifier(find_model(), device="cpu")
+    "The classifier of the small model that ships, and its page."
+    clf = load_classifier(find_model(CARRIED), device="cpu")
     return clf, write_browser_page(tmp_path_factory.mktemp("page") / "reader.html")
 
 

@@ -109,10 +109,10 @@ def thirds(split: Split) -> tuple[Split, Split]: # two thirds, one third
     return Split(split.texts[first], split.labels[first]), Split(split.texts[last], split.labels[last])
 
 # %% ../../nbs/6_studies/01_quickstart.ipynb #433b2236
-def share_read(lm: LanguageModel) -> float: # 1 up to 512 units over bytes, or 724 over pieces; never less than 1/20
+def share_read(lm: LanguageModel) -> float: # 1 up to 512 units over bytes, or 1,024 over pieces; never less than 1/20
     "Which share of the texts a model can read in a minute or two."
     speed = 1 if lm.config.vocab_size <= 257 else 2     # bytes, or pieces of several bytes
-    share = speed * (512 / lm.config.hidden_size) ** 2
+    share = speed * 512 / lm.config.hidden_size
     return min(1., max(.05, share))
 
 def readable(lm: LanguageModel, split: Split) -> Split:
