@@ -16,7 +16,7 @@ __version__ = "0.2.0"
 __doc__ = """Train language models on raw text, find the neurons that matter (the sentiment neuron), and show them.
 
     import sentnb
-    lm = sentnb.LanguageModel.load()                     # the small model that ships with the package
+    lm = sentnb.LanguageModel.load()                     # the model that ships with the package
     lm.generate("The film was ", n=80)                   # what it writes
     lm.featurize(["A wonderful film."])                  # what it makes of a text: one value for each unit
     sentnb.classify(sentnb.load_classifier(), ["Boring from beginning to end."])

@@ -409,7 +409,7 @@ def test_titles_are_read_from_a_compressed_file(tmp_path, monkeypatch):
 
 # the classifier that ships
 
-SHIPPED = released_folder() / "reviews-sentiment"
+SHIPPED = released_folder() / "reviews-sentiment-2048"
 VERDICTS = {"Awful.": 0, "Worst film of the year.": 0, "It broke after two days.": 0, "I did not like it.": 0,
             "It is not good.": 0, "I liked it.": 1, "Excellent.": 1, "Five stars!": 1,
             "This product exceeded my expectations, works perfectly and arrived early.": 1, "One star.": 0,
@@ -422,8 +422,8 @@ def shipped(): return load_classifier(device="cpu")
 
 def test_what_ships_is_finetuned_and_small(shipped):
     assert shipped.task == "sentiment" and shipped.classifier.classes == (0, 1)
-    assert "finetuned" in repr(shipped) and "neuron 102" in repr(shipped)
-    assert sum(f.stat().st_size for f in released_folder().rglob("*") if f.is_file()) <= 16e6
+    assert "finetuned" in repr(shipped) and "neuron 978" in repr(shipped)
+    assert sum(f.stat().st_size for f in released_folder().rglob("*") if f.is_file()) <= 80e6
 
 
 def test_short_verdicts_and_negations(shipped):
@@ -439,7 +439,7 @@ def test_golden_predictions_of_the_finetuned_one(shipped):
 
 
 def test_the_neuron_is_that_of_the_untouched_model(shipped):
-    linear = load_classifier("reviews-mlstm-768", device="cpu")
+    linear = load_classifier("reviews-mlstm-2048", device="cpu")
     assert repr(linear).startswith("TextClassifier(mlstm")
     text = "The plot is thin, but I loved every minute of it."
     mine, theirs = classify(shipped, text), classify(linear, text)
@@ -462,4 +462,4 @@ def test_the_command_adds_the_neuron_on_request(tmp_path):
         assert said.returncode == 0, said.stderr
         return said.stdout.splitlines()[0].split(",")
     assert columns() == ["text", "sentnb_label", "sentnb_p_0", "sentnb_p_1", "sentnb_error"]
-    assert "sentnb_neuron" in columns("--neuron") and "sentnb_neuron" in columns("--model", "reviews-mlstm-768")
+    assert "sentnb_neuron" in columns("--neuron") and "sentnb_neuron" in columns("--model", "reviews-mlstm-2048")

@@ -348,8 +348,7 @@ def fixed_sentences(clf: TextClassifier) -> list[dict]: # group, sentence, posit
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1290081b
 CARD_PURPOSE = ("A sentiment classifier for English reviews: a copy of {source}, finetuned end to end on "
-                "labeled sentences and reviews. `sentnb classify` and `load_classifier()` use it unless they are "
-                "told otherwise.")
+                "labeled sentences and reviews.")
 CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news, and other languages "
                "are outside of what it was trained on. A concession before the verdict and a double negation can "
                "turn it round: see the fixed sentences. The neuron that it reports is one of the untouched language "

@@ -339,8 +339,8 @@ def recipe_facts(lm: LanguageModel,
 PURPOSE = """A language model trained by sentnb on product and film reviews, \
 with a sentiment classifier on its features.
 
-“The classifier that ships” below is the one on these features, in this folder. `sentnb classify` uses \
-[reviews-sentiment](../reviews-sentiment/MODEL_CARD.md) unless told otherwise: the same weights, finetuned."""
+“The classifier that ships” below is the one on these features, in this folder. A copy of the model that was \
+finetuned on labels is released beside it."""
 LIMITS = ("English reviews of products and films, most of them decidedly for or against. Neutral texts, irony, "
           "other kinds of text and other languages are outside of what it was trained on. "
           "Negations and one-word verdicts are hard for it: see the fixed sentences below. "
