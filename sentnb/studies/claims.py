@@ -335,8 +335,9 @@ _NEURON_CLAIMS = (
           run="run_sk_sst/reference",
           ours="unit {" + _LEADING + "by_weight} has weight {" + _LEADING + "weight:.2f}",
           baseline="the next has {leading_units/rank=2/weight:.2f}",
-          why="It is the best alone on full reviews, too (AUC {/release_model/reference_2048/validation/neuron_auc:.3f}), "
-              "and there the labels are two humps. Beside it stand more units of weight than in the paper."),
+          why="On full reviews one unit alone reaches an AUC of "
+              "{/release_model/reference_2048/validation/neuron_auc:.3f}, and the labels are two humps; but more units "
+              "of some weight stand beside it than in the paper."),
     Claim("Text follows a clamped unit; a heat map shows it", "shown", "Radford et al. 2017", "shape only",
           run="release_model/reference_2048",
           ours="called positive by the finetuned classifier: {" + _HELD + "-4/positive:.0%} of texts written with the "
@@ -519,8 +520,8 @@ MEASUREMENTS = (
                        _same("unpack gz only", "read_documents", "pandas.read_json", "prepare, 1 process",
                              "prepare, 2 processes", "stream, 128 rows of 256"))),
     Measurement("release_model/reference_training_2048", "the released language model",
-                "{parameters:,} parameters, {corpus/train_bytes:,} bytes of text, {metrics.jsonl/split=train/epoch/last:.0f} "
-                "whole passes, {training_minutes:.0f} minutes on a GPU, "
+                "{parameters:,} parameters, {corpus/train_bytes:,} bytes of text, "
+                "{metrics.jsonl/split=train/epoch/last:.0f} whole passes, {training_minutes:.0f} minutes on a GPU, "
                 "{metrics.jsonl/split=val/bits_per_character/min:.3f} bits per character at its best validation"),
     Measurement("release_model/reference_training", "the small one",
                 "{parameters:,} parameters, {corpus/train_bytes:,} bytes of text, {corpus/excluded:,} documents "

@@ -52,12 +52,12 @@ class QuickstartConfig:
     batch_size: int = 32           # rows read side by side
     seq_len: int = 64              # bytes between two updates; the hidden state is carried over
     lr: float = 1e-2               # at the start; falls linearly to zero
-    train_documents: int = 2600    # reviews to train on, each read once: more than 3 MB
+    train_documents: int = 1700    # reviews to train on, each read once: more than 2 MB
     curve_documents: int = 100     # held-out reviews scored during training, for the curve
     heldout_documents: int = 300   # held-out reviews for all pictures and figures: 0.4 MB
     property_documents: int = 20   # of those, reviews to choose units on, and as many to measure them on
     prime_bytes: int = 2_000_000   # training text that a compressor may see beforehand
-    threads: int = 1               # CPU threads: two gain little at 256 units, and suffer on a shared machine
+    threads: int = 1               # CPU threads of the training: two gain little at 256 units, and suffer on a shared machine
     seed: int = 0                  # of the split and of the weights
 
 # %% ../../nbs/6_studies/01_quickstart.ipynb #8a82e401
