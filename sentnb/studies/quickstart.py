@@ -57,7 +57,7 @@ class QuickstartConfig:
     heldout_documents: int = 300   # held-out reviews for all pictures and figures: 0.4 MB
     property_documents: int = 20   # of those, reviews to choose units on, and as many to measure them on
     prime_bytes: int = 2_000_000   # training text that a compressor may see beforehand
-    threads: int = 1               # CPU threads of the training: two gain little at 256 units, and suffer on a shared machine
+    threads: int = 1               # CPU threads of the training: two gain little, and suffer on a shared machine
     seed: int = 0                  # of the split and of the weights
 
 # %% ../../nbs/6_studies/01_quickstart.ipynb #8a82e401

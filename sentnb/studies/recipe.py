@@ -43,7 +43,7 @@ class ReleaseConfig:
     batch_size: int = 128             # rows over all processes
     seq_len: int = 128                # tokens of a row in a step
     docs_per_shard: int = 1           # documents between two resets: every one starts from a zero state, as in use
-    epochs: float = 3.                # passes over the corpus
+    epochs: float = 5.3               # passes over the corpus
     optimizer: str = "AdamW"          # a name in torch.optim
     lr: float = 2e-3                  # at the peak
     weight_decay: float = .01         # as AdamW understands it
