@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['BACKBONES', 'LIMITS', 'COMPLETE_LIMITS', 'SHARES', 'STARTS', 'CHUNK_LOGITS', 'CHUNK', 'POOLS', 'FORMAT_VERSION',
            'ModelConfig', 'LMConfig', 'Head', 'LanguageModel', 'model_classes', 'build_model', 'Chunk', 'cut_chunk',
-           'spread_to_bytes', 'check_units', 'read_config', 'expected_shapes', 'open_model']
+           'spread_to_bytes', 'check_units', 'read_config', 'expected_shapes', 'without_weight_norm', 'open_model']
 
 # %% ../../nbs/2_models/03_lm.ipynb #d54c1484
 import hashlib, importlib, json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 
 from pathlib import Path
 from typing import NamedTuple
@@ -623,6 +624,13 @@ def load(cls: LanguageModel,
     is_half = lm.dtype in (torch.float16, torch.bfloat16)
     if precision == "auto" and is_half and device.type == "cpu": lm = lm.float()
     return lm.to(device).eval()
+
+# %% ../../nbs/2_models/03_lm.ipynb #972c6ce7
+def without_weight_norm(lm: LanguageModel) -> LanguageModel: # a copy
+    "The same model with plain matrices, as weight norm makes them."
+    plain = build_model(replace(lm.config, weight_norm=False), lm.tokenizer).to(lm.device, lm.dtype)
+    with torch.no_grad(): plain.load_state_dict({name: attrgetter(name)(lm) for name in plain.state_dict()})
+    return plain.eval()
 
 # %% ../../nbs/2_models/03_lm.ipynb #71c5e9aa
 def open_model(path: str | Path | None = None, # as for `LanguageModel.load`

@@ -316,12 +316,12 @@ _HELD = "dial/dial="
 
 _NEURON_CLAIMS = (
     Claim("A few labels are enough", "11 labels equal a multichannel CNN, 232 an ensemble of CT-LSTMs",
-          "OpenAI's blog", "failed",
+          "OpenAI's blog", "shape only",
           run="run_sk_sst/reference",
           ours="{" + _LABELS + "11/test_accuracy/mean:.1%} with eleven labels, "
                "{" + _LABELS + "300/test_accuracy/mean:.1%} with three hundred (means of draws)",
           baseline=_BAG_OF_WORDS + " with all",
-          why="Eleven labels give chance, and all labels do not reach the bag of words."),
+          why="Three hundred labels do better than the bag of words with all of them; eleven depend on the draw."),
     Claim("Sentiment grows while the language model trains", "to about 90 % (all) and 87 % (one unit)",
           "read off reproduction_graph.png", "shape only",
           run="release_model/reference_training_2048",
@@ -336,9 +336,9 @@ _NEURON_CLAIMS = (
           run="run_sk_sst/reference",
           ours="unit {" + _LEADING + "by_weight} has weight {" + _LEADING + "weight:.2f}",
           baseline="the next has {leading_units/rank=2/weight:.2f}",
-          why="On full reviews one unit alone reaches an AUC of "
-              "{/release_model/reference_2048/validation/neuron_auc:.3f}, and the labels are two humps; but more units "
-              "of some weight stand beside it than in the paper."),
+          why="It is the best alone, too. On full reviews its AUC is "
+              "{/release_model/reference_2048/validation/neuron_auc:.3f}, and the labels are two humps; but the next "
+              "unit is nearer than in the paper."),
     Claim("Text follows a clamped unit; a heat map shows it", "shown", "Radford et al. 2017", "shape only",
           run="release_model/reference_2048",
           ours="called positive by the finetuned classifier: {" + _HELD + "-4/positive:.0%} of texts written with the "
@@ -476,11 +476,11 @@ def _reviews(run: str) -> list[str]:
 _TRANSFER_TABLE = Table(
     "run_sk_sst/reference", "test accuracy", ("one unit", *_MODELS),
     {"SST": [_ONE_UNIT, *each(_ACCURACY, _MODELS)],
-     "IMDB, a sample": _reviews("reference"),
-     "MR": _reviews("reference_mr"),
-     "CR": _reviews("reference_cr"),
-     "SUBJ": _reviews("reference_subj"),
-     "MPQA": _reviews("reference_mpqa")})
+     "IMDB, a sample, small model": _reviews("reference"),
+     "MR, small model": _reviews("reference_mr"),
+     "CR, small model": _reviews("reference_cr"),
+     "SUBJ, small model": _reviews("reference_subj"),
+     "MPQA, small model": _reviews("reference_mpqa")})
 
 _EMOTION_TABLE = Table(
     "run_se_singlehead/reference", "mean F1 of eight emotions", ("ours", "from scratch", "TF-IDF"),

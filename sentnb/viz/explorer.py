@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from ..core import SentnbError
 from ..data.datasets import load_dataset
-from ..models.lm import LanguageModel, check_units, find_model
+from ..models.lm import LanguageModel, check_units, find_model, without_weight_norm
 from ..tasks.classify import CLASSIFIER_FILE, TextClassifier, load_classifier
 from ..tasks.neurons import Neuron
 from .explorer_parts import (Survey, UnitSearch, Writing, compare_view, dial_entry, dial_view, gates_view,
@@ -75,7 +75,8 @@ class NeuronExplorer:
         self._scales = {}
         if self.clf: self._scales[self.clf.neuron.unit] = Scale.of(self.clf.neuron, self._own_name)
         self.scale = self._chosen(neuron)
-        self._reader = LiveReader(self.lm, [self.scale.unit])
+        self._plain = without_weight_norm(self.lm)              # for readers, who read a few tokens at a time
+        self._reader = LiveReader(self._plain, [self.scale.unit])
         self._stamp = 0
 
     @property
@@ -208,7 +209,7 @@ def _type(self: NeuronExplorer, request: dict) -> dict:
     "Read a changed text."
     unit = self.scale_of(request.get("unit")).unit
     text = _text_of(request)
-    if self._reader.units != [unit]: self._reader = LiveReader(self.lm, [unit])
+    if self._reader.units != [unit]: self._reader = LiveReader(self._plain, [unit])
     return self._read_on(request, self._reader.change(text))
 
 @patch
@@ -308,7 +309,7 @@ def _reply(explorer: NeuronExplorer, widget, request: dict):
 @patch
 def opening(self: NeuronExplorer) -> View:
     "What the widget shows at first: the text, read."
-    reader = LiveReader(self.lm, [self.scale.unit])
+    reader = LiveReader(self._plain, [self.scale.unit])
     reader.change(self.text)
     config = self.lm.config
     data = dict(doc=document(reader.read_all(), self.text, [self.scale]), scale=self.scale.plain(), limit=LIMIT,
