@@ -68,7 +68,7 @@ def test_surprise_adds_up_to_the_score(clf):
 
 
 def test_an_edit_in_the_last_forty_characters_takes_less_than_a_tenth_of_a_second(clf):
-    "From the message to the answer, in seconds of the processors that torch uses, on the model that ships."
+    "From the message to the answer, on the model that ships, by the time that two cores have in a tenth of a second."
     text = "It begins well, and then the story loses its way. " * 40
     explorer = NeuronExplorer(clf, text=text)
     stamp = read_to_the_end(explorer, text)[-1]["stamp"]
@@ -76,10 +76,10 @@ def test_an_edit_in_the_last_forty_characters_takes_less_than_a_tenth_of_a_secon
     for place in (1, 40, 20, 40, 39, 40):
         start = time.process_time()
         answer = explorer.answer(dict(kind="type", text=text[:-place] + "x" + text[-place:], stamp=stamp))
-        taken.append((time.process_time() - start) / torch.get_num_threads())
+        taken.append(time.process_time() - start)
         assert answer["done"] and answer["first"] > answer["total"] - 30
         stamp = answer["stamp"]
-    assert np.median(taken) < .1, taken
+    assert np.median(taken) < .2, taken
 
 
 def read_to_the_end(explorer, text, **more) -> list[dict]:
