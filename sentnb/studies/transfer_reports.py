@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['SMALL_VALIDATION', 'LABEL_COUNTS', 'EXTRAS', 'TransferConfig', 'ReviewConfig', 'SolverConfig', 'feature_settings',
            'fit_settings', 'Benchmark', 'random_subset', 'load_if_available', 'sentence_benchmark', 'review_benchmark',
-           'load_benchmark', 'model_for', 'small_model', 'forward_clock', 'share_beside_forward', 'run_transfer',
-           'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores', 'benchmark_section',
-           'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section', 'left_out_section',
-           'label_section', 'baseline_section', 'breakdown_section', 'example_section', 'cost_section',
-           'classifier_section', 'summary_sentences']
+           'load_benchmark', 'model_for', 'small_model', 'forward_clock', 'share_beside_forward', 'in_precision',
+           'run_transfer', 'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores',
+           'benchmark_section', 'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section',
+           'left_out_section', 'label_section', 'baseline_section', 'breakdown_section', 'example_section',
+           'cost_section', 'classifier_section', 'summary_sentences']
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #3a3dc6ec
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from ..core import NotAvailableError, SentnbError
+from ..core import NotAvailableError, SentnbError, suggest
 from ..data.datasets import DataSet, Split, load_dataset, random_split
 from ..data.token_files import make_corpus
 from ..models.lm import LanguageModel, find_model, open_model
@@ -35,6 +36,7 @@ from ..tasks.neurons import extremes, fit_units, k_sweep, label_efficiency
 from ..tasks.regression import scores
 from ..tasks.statistics import breakdown, length_quarters, negation, show_accuracy
 from ..tasks.transfer import TransferResult, leading_units, stopwatch, summary, transfer
+from ..training.precision import PRECISIONS
 from ..training.pretrain import pretrain
 from ..viz.neuron_plots import breakdown_plot, k_sweep_plot, label_efficiency_plot, path_plot, roc
 from ..viz.plots import bars, coefficient_plot, label_histogram
@@ -54,6 +56,8 @@ class TransferConfig:
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
     solver: str = "torch"       # "torch" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
+    precision: str = "fp32"     # of the reading: "fp32", "fp16" or "bf16", which some CPUs read twice as fast
+    untrained: bool = True      # judge the same network untrained, too, which reads everything once more
     cache: str = "auto"         # folder of stored features; "auto": the user's cache; empty: none
     max_texts: int = 0          # at most so many texts of each part, for rehearsals; 0: all
     label_seeds: int = 5        # draws of each size on the label efficiency curve; 0: no curve
@@ -248,15 +252,27 @@ def share_beside_forward(seconds: dict[str, float], # by stage; "forward" is a p
     total = sum(s for stage, s in seconds.items() if stage != "forward")
     return 1 - seconds["forward"] / total
 
+# %% ../../nbs/6_studies/05_transfer_reports.ipynb #ebe07abb
+def in_precision(lm: LanguageModel,
+                 precision: str, # a name in `PRECISIONS`
+                ) -> LanguageModel: # the model itself where it is in that precision, else a copy
+    "The same model in another precision. Raises `SentnbError` for an unknown one."
+    if precision not in PRECISIONS:
+        raise SentnbError(f"no precision {precision!r}: choose from {', '.join(PRECISIONS)}"
+                          f"{suggest(precision, PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    return lm if lm.dtype == dtype else copy.deepcopy(lm).to(dtype)
+
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #9b6c20e7
-def run_transfer(lm: LanguageModel,
+def run_transfer(lm: LanguageModel,           # of any precision
                  texts: Benchmark,
                  config: TransferConfig,      # a `ReviewConfig` where the texts have no split
                  seconds: dict[str, float],   # the time of each stage is added here
                  neuron: int | None = None,   # the unit to judge alone; None: chosen here
                 ) -> TransferResult | CrossResult:
     "The transfer that these texts ask for, with the forward pass timed inside."
-    reading = feature_settings(config) | dict(cache=config.cache or None, progress=True)
+    batch_size = None if lm.dtype == torch.float32 else 512
+    reading = feature_settings(config) | dict(cache=config.cache or None, batch_size=batch_size, progress=True)
     fitting = fit_settings(config)
     with forward_clock(lm, seconds):
         if texts.has_split:
@@ -307,19 +323,21 @@ class TransferReport:
         self.run = run
         self.texts = texts
         self.model_name, self.lm = model_for(config, run)
+        self.reader = in_precision(self.lm, config.precision)
         self.seconds = {}             # wall time of each stage
         self.untrained_seconds = {}   # the same for the untrained network's transfer
 
     @cached_property
     def result(self) -> TransferResult | CrossResult:
         "The transfer of the model."
-        return run_transfer(self.lm, self.texts, self.config, self.seconds, known_neuron(self.config))
+        return run_transfer(self.reader, self.texts, self.config, self.seconds, known_neuron(self.config))
 
     @cached_property
-    def untrained_result(self) -> TransferResult | CrossResult:
+    def untrained_result(self) -> TransferResult | CrossResult | None: # None where the settings say so
         "The transfer of the same network before its first training step."
+        if not self.config.untrained: return None
         with stopwatch(self.seconds, "untrained"):
-            lm = untrained(self.lm, self.config.seed)
+            lm = in_precision(untrained(self.lm, self.config.seed), self.config.precision)
             return run_transfer(lm, self.texts, self.config, self.untrained_seconds)
 
     @cached_property
@@ -354,10 +372,11 @@ def benchmark_section(report: TransferReport) -> list: # to display, as of every
     texts = report.texts
     config = report.lm.config
     figures = dict(title=texts.title, parts=texts.sizes(), **texts.facts)
-    model = dict(model=report.model_name, fingerprint=report.lm.fingerprint)
+    model = dict(model=report.model_name, fingerprint=report.lm.fingerprint, precision=report.config.precision)
     report.run.save_result("benchmark", model | figures)
     n_parameters = sum(p.numel() for p in report.lm.parameters())
     size = f"{config.n_layers} × {config.hidden_size} units, {config.backbone}, {n_parameters / 1e6:.1f} M parameters"
+    if report.config.precision != "fp32": size += f", read in {report.config.precision}"
     heading = Markdown(f"## Scored on: {as_words(texts.title)}\n\nModel: {as_words(report.model_name)} ({size})")
     return [heading, table(texts.sizes(), megabytes="{:.2f}")]
 
@@ -469,11 +488,11 @@ def baseline_section(report: TransferReport) -> list:
     "The model, the baselines and the untrained network on the same texts."
     result = report.result
     plain = report.untrained_result
+    of_untrained = {"the same model, untrained": plain.correct, "its best unit": plain.neuron_correct} if plain else {}
     rows = comparison({"all units": result.correct,
                        "one unit alone": result.neuron_correct,
                        **report.baselines,
-                       "the same model, untrained": plain.correct,
-                       "its best unit": plain.neuron_correct})
+                       **of_untrained})
     report.run.save_result("table", rows)
     return [table(rows, p_value="{:.2g}")]
 
@@ -553,9 +572,9 @@ def summary_sentences(report: TransferReport) -> list[str]:
     "What the report says, in three sentences."
     texts = report.texts
     result = report.result
-    levels = [f"{name} on {level:.1%}" for name, level in report.accuracy_levels.items()]
-    untrained_level = f"the same network before training on {report.untrained_result.accuracy:.1%}"
-    beside = ", ".join([*levels, untrained_level])
+    levels = dict(report.accuracy_levels)
+    if report.untrained_result: levels["the same network before training"] = report.untrained_result.accuracy
+    beside = ", ".join(f"{name} on {level:.1%}" for name, level in levels.items())
     return [f"Asked: do the states of this model ({report.model_name}) predict the labels of "
             f"{len(texts.tested.texts):,} texts that it was not fitted on ({texts.title})?",
             f"A logistic regression on all units is right on {show_accuracy(result.correct)}, one unit alone on "
