@@ -273,3 +273,8 @@ def test_committed_runs_are_finished_and_light():
         status = json.loads((ROOT / folder / "status.json").read_text())
         is_stopped = status["state"] == "stopped" and status["message"]       # in good order, and it says why
         assert status["state"] == "finished" or is_stopped, folder
+
+
+def test_no_style_element_is_needed_to_read_a_committed_run():
+    notebooks = [f for f in tracked() if f.startswith("runs/") and f.endswith("notebook.ipynb")]
+    assert notebooks and not [f for f in notebooks if "<style" in (ROOT / f).read_text(encoding="utf-8")]
