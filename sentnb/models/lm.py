@@ -427,23 +427,33 @@ def check_units(neurons: Sequence[int] | None, n_units: int) -> list[int]:
     return units
 
 @patch
+def traces(self: LanguageModel,
+           texts: Sequence[str],                 # raw texts, read side by side
+           neurons: Sequence[int] | None = None, # units of the last layer; None: all
+           state: str = "cell",                  # "cell" or "hidden"
+          ) -> list[np.ndarray]:                 # one a text: (len(text.encode()), neurons) float32
+    "What units held after each byte of each text. Raises `SentnbError` for a unit that the model does not have."
+    step = self.state_step(state, "last")
+    units = check_units(neurons, self.config.hidden_size)
+    aligned = [self.cleaner.align(text) for text in texts]                # cleaned text, and the raw byte behind each
+    ids = [self.token_ids(cleaned) for cleaned, _ in aligned]
+    values = [np.zeros((len(document), len(units)), np.float32) for document in ids]
+    with self.inference():
+        for chunk in self.read(ids, step):
+            chosen = chunk.values[..., units].cpu().numpy()               # (B, T, units)
+            for row, n, found in zip(chunk.rows, chunk.lengths, chosen):
+                values[row][chunk.start:chunk.start + n] = found[:n]
+    return [spread_to_bytes(np.repeat(held, self.token_lengths(document), axis=0), origin, len(text.encode()))
+            for held, document, (_, origin), text in zip(values, ids, aligned, texts)]
+
+@patch
 def trace(self: LanguageModel,
           text: str,                            # raw text
           neurons: Sequence[int] | None = None, # units of the last layer; None: all
           state: str = "cell",                  # "cell" or "hidden"
          ) -> np.ndarray:                       # (len(text.encode()), neurons) float32
     "What units held after each byte of `text`. Raises `SentnbError` for a unit that the model does not have."
-    step = self.state_step(state, "last")
-    units = check_units(neurons, self.config.hidden_size)
-    cleaned, origin = self.cleaner.align(text)
-    ids = self.token_ids(cleaned)
-    values = [np.zeros((0, len(units)), np.float32)]                      # for a text without tokens
-    with self.inference():
-        for chunk in self.read([ids], step):
-            chosen = chunk.values[0][:, units]                            # (T, units)
-            values.append(chosen.cpu().numpy())
-    values = np.repeat(np.concatenate(values), self.token_lengths(ids), axis=0)
-    return spread_to_bytes(values, origin, len(text.encode()))
+    return self.traces([text], neurons, state)[0]
 
 # %% ../../nbs/2_models/03_lm.ipynb #c1a35f04
 @patch

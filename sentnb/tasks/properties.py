@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from ..core import SentnbError, progress
+from ..core import SentnbError
 from .statistics import auc_from_ranks
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #225ddeef
@@ -98,14 +98,12 @@ def _agreement_graded(ranks, prop) -> np.ndarray:
     return (a @ ranks) / np.maximum(np.sqrt(squares), 1e-12)
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #10d673a0
-def observe(lm,                        # a LanguageModel: anything with `trace(text, neurons)`
+def observe(lm,                        # a LanguageModel: anything with `traces(texts, neurons)`
             texts: Sequence[str],      # a few dozen documents
             units: Sequence[int],      # which units to watch
            ) -> tuple[np.ndarray, dict[str, np.ndarray]]: # ranks (bytes, units) float32 and property -> (bytes,)
     "Ranks of the units' values, and the properties, over all bytes of `texts`."
-    bar = progress(texts, desc="tracing", unit="text")
-    units = list(units)
-    traces = np.concatenate([lm.trace(text, neurons=units) for text in bar])     # (bytes, units)
+    traces = np.concatenate(lm.traces(texts, list(units)))     # (bytes, units)
     ranks = np.empty(traces.shape, np.float32)
     for i in range(traces.shape[1]):
         ranks[:, i] = rankdata(traces[:, i])          # one unit at a time: ranks are float64 at first
