@@ -26,7 +26,8 @@ from ..models.acceleration import cpu_has_bfloat16
 from ..models.lm import LanguageModel
 from ..runs import Run, runs_root
 from .published import ACCURACY_SOURCE, PUBLISHED_ACCURACY
-from .transfer_reports import ReviewConfig, random_subset, review_benchmark, sentence_benchmark
+from .transfer_reports import (
+    ReviewConfig, in_precision, random_subset, review_benchmark, sentence_benchmark)
 from ..tasks.baselines import majority, tfidf
 from ..tasks.classify import TextClassifier, classify, load_classifier, save_classifier
 from ..tasks.features import features
@@ -85,7 +86,7 @@ def read_kinds(lm: LanguageModel,
                kinds: dict[str, dict[str, Split]],    # from `labeled_kinds`
               ) -> dict[str, dict[str, Examples]]:    # the same with features, (N, 2 H)
     "Features of all labeled texts, in bfloat16 where the CPU multiplies it; stored features are not computed again."
-    reader = copy.deepcopy(lm).bfloat16() if lm.device.type == "cpu" and cpu_has_bfloat16() else lm
+    reader = in_precision(lm, "bf16") if lm.device.type == "cpu" and cpu_has_bfloat16() else lm
     examples = {}
     for name, parts in kinds.items():
         examples[name] = {part: make_examples(_features(reader, split.texts), split.labels)

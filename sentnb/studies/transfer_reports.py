@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from ..core import NotAvailableError, SentnbError, suggest
+from ..core import NotAvailableError, SentnbError
 from ..data.datasets import DataSet, Split, load_dataset, random_split
 from ..data.token_files import make_corpus
 from ..models.lm import LanguageModel, find_model, open_model
@@ -36,7 +36,7 @@ from ..tasks.neurons import extremes, fit_units, k_sweep, label_efficiency
 from ..tasks.regression import scores
 from ..tasks.statistics import breakdown, length_quarters, negation, show_accuracy
 from ..tasks.transfer import TransferResult, leading_units, stopwatch, summary, transfer
-from ..training.precision import PRECISIONS
+from ..training.precision import PRECISIONS, check_precision
 from ..training.pretrain import pretrain
 from ..viz.neuron_plots import breakdown_plot, k_sweep_plot, label_efficiency_plot, path_plot, roc
 from ..viz.plots import bars, coefficient_plot, label_histogram
@@ -56,7 +56,7 @@ class TransferConfig:
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
     solver: str = "torch"       # "torch" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
-    precision: str = "fp32"     # of the reading: "fp32", "fp16" or "bf16", which some CPUs read twice as fast
+    precision: str = "fp32"     # of the reading: "fp32", "fp16" or "bf16", the fastest where a CPU multiplies it
     untrained: bool = True      # judge the same network untrained, too, which reads everything once more
     cache: str = "auto"         # folder of stored features; "auto": the user's cache; empty: none
     max_texts: int = 0          # at most so many texts of each part, for rehearsals; 0: all
@@ -257,9 +257,7 @@ def in_precision(lm: LanguageModel,
                  precision: str, # a name in `PRECISIONS`
                 ) -> LanguageModel: # the model itself where it is in that precision, else a copy
     "The same model in another precision. Raises `SentnbError` for an unknown one."
-    if precision not in PRECISIONS:
-        raise SentnbError(f"no precision {precision!r}: choose from {', '.join(PRECISIONS)}"
-                          f"{suggest(precision, PRECISIONS)}")
+    check_precision(precision)
     dtype = PRECISIONS[precision]
     return lm if lm.dtype == dtype else copy.deepcopy(lm).to(dtype)
 
