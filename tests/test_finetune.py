@@ -18,6 +18,7 @@ from sentnb.core import SentnbError, from_dict, read_yaml
 from sentnb.data.datasets import EMOTIONS, Split
 from sentnb.data.tokenizers import CharTokenizer
 from sentnb.execute import declared
+from sentnb.models.acceleration import cpu_has_int8
 from sentnb.models.lm import LanguageModel, LMConfig, released_folder
 from sentnb.studies.emotions import MultiHeadConfig, SingleHeadConfig, write_predictions
 from sentnb.studies.finetuned_reviews import ReviewFinetuneConfig, titles
@@ -430,11 +431,22 @@ def test_short_verdicts_and_negations(shipped):
     assert {text: verdict.label for text, verdict in zip(VERDICTS, classify(shipped, list(VERDICTS)))} == VERDICTS
 
 
+@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU has no instructions for 8-bit integers")
+def test_in_8_bit_integers_the_answers_stay_and_neighbors_do_not_matter():
+    texts = [*VERDICTS, "Dull from beginning to end. " * 40]
+    exact, narrow = (load_finetuned(SHIPPED, "cpu", precision) for precision in ("fp32", "int8"))
+    P, rounded = exact.probabilities(texts)[0], narrow.probabilities(texts)[0]
+    assert 0 < np.abs(rounded - P).max() < .03
+    assert (rounded.argmax(1) == P.argmax(1)).all()
+    alone = np.concatenate([narrow.probabilities([text])[0] for text in texts])
+    assert np.abs(alone - rounded).max() < 1e-5
+
+
 def test_golden_predictions_of_the_finetuned_one(shipped):
     for golden in json.loads((SHIPPED / "golden.json").read_text()):
         verdict = classify(shipped, golden["text"])
         assert verdict.label == golden["label"]
-        assert abs(verdict.probability[1] - golden["positive"]) < .03         # bf16 here, or fp32 there
+        assert abs(verdict.probability[1] - golden["positive"]) < .03         # int8 here, or bf16 or fp32 there
         assert abs(verdict.neuron - golden["neuron"]) < 1e-3
 
 

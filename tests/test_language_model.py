@@ -2,6 +2,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -541,3 +543,9 @@ def test_weights_are_saved_with_their_hash(tmp_path):
     data = (folder / "model.safetensors").read_bytes()
     assert json.loads((folder / "config.json").read_text())["weights_sha256"] == hashlib.sha256(data).hexdigest()
     assert safetensors.torch.load(data).keys() == small_lm().state_dict().keys()
+
+
+def test_loading_a_model_imports_no_compiler():
+    code = "import sys, sentnb; sentnb.LanguageModel.load('reviews-mlstm-768'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

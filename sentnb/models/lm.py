@@ -139,6 +139,15 @@ class Head(nn.Module):
         return linear(*self.operands(outputs, embedding))
 
 # %% ../../nbs/2_models/03_lm.ipynb #32ed4127
+def _embedding(config: LMConfig) -> nn.Embedding:
+    "Token vectors with torch's own std of 1, or a smaller one where that is too large."
+    shape = config.vocab_size, config.embedding_size
+    embedding = nn.Embedding(*shape, _weight=torch.empty(shape))
+    if embedding.weight.is_meta: return embedding     # without memory; to draw numbers there imports a compiler
+    embedding.reset_parameters()
+    if config.tied or not config.is_recurrent: nn.init.normal_(embedding.weight, std=config.embedding_size**-.5)
+    return embedding
+
 class LanguageModel(nn.Module):
     "A language model over a tokenizer's tokens. Raises `SentnbError` when config and tokenizer do not fit."
     def __init__(self, config: LMConfig, # what to build
@@ -150,9 +159,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.cleaner = get_cleaner(config.cleaning)
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        if config.tied or not config.is_recurrent:    # torch's own std of 1 is too large for these
-            nn.init.normal_(self.embedding.weight, std=config.embedding_size**-.5)
+        self.embedding = _embedding(config)
         backbone = importlib.import_module(BACKBONES[config.backbone])
         self.backbone = backbone.make_backbone(config, self.embedding)
         self.head = Head(config, self.backbone.output_size)
@@ -552,6 +559,7 @@ def fingerprint(self: LanguageModel) -> str: # 32 hexadecimal digits; about a se
     "Identifies weights, settings and tokenizer."
     description = json.dumps(self.description(), sort_keys=True)
     digest = hashlib.blake2b(description.encode(), digest_size=16)
+    if getattr(self.backbone, "int8", False): digest.update(b"int8")       # it reads a little differently
     for name, tensor in sorted(self.state_dict().items()):
         digest.update(name.encode())
         digest.update(_on_cpu(tensor).view(torch.uint8).numpy())

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core import SentnbError, suggest
-from .acceleration import (linear, matmul_into, new_buffer, round_to_dtype_, to_compute_dtype,
+from .acceleration import (Int8Matrix, linear, matmul_into, new_buffer, round_to_dtype_, to_compute_dtype,
                                         to_matmul_dtype, transposed, use_triton, weight_gradient)
-from .weight_norm import apply_weight_norm, once
+from .weight_norm import apply_weight_norm, is_kept, once
 
 # %% ../../nbs/2_models/01_recurrent.ipynb #6cf43b52
 def mlstm_cell(x, h, c, p):
@@ -169,11 +169,11 @@ class WindowInputs(NamedTuple):
     "What a window is computed from."
     h: torch.Tensor                         # (B, H) hidden state before the first step
     c: torch.Tensor                         # (B, H) cell state before the first step
-    w_h: torch.Tensor                       # (gates H, H)
+    w_h: torch.Tensor | Int8Matrix          # (gates H, H)
     table: torch.Tensor                     # (N, gates H): inputs, projected to the gates
     index: torch.Tensor                     # (T, B) int64: the row of the tables that each place looks up
     dtype: torch.dtype                      # of the parameters: buffers in float32 are rounded to it
-    w_mh: torch.Tensor | None = None        # (H, H), mLSTM only
+    w_mh: torch.Tensor | Int8Matrix | None = None  # (H, H), mLSTM only
     m_table: torch.Tensor | None = None     # (N, H), mLSTM only: inputs, projected to m
     bias_n: torch.Tensor | None = None      # (H,), GRU only
     not_reset: torch.Tensor | None = None   # (T, B, 1): 0 where the state is forgotten before the step, else 1
@@ -359,6 +359,7 @@ class RecurrentLayer(nn.Module):
                 ):
         super().__init__()
         self.kind = kind
+        self.int8_matrices = {}               # name -> the parameters' state, and the matrix laid out at that time
         shapes = _parameter_shapes(kind, input_size, hidden_size)
         bound = hidden_size**-.5
         for name, shape in shapes.items():
@@ -376,30 +377,44 @@ def window(self: RecurrentLayer,
            state: tuple,                # h and c, (B, H) each
            reset: torch.Tensor | None,  # (T, B) bool: True where the state is forgotten before the step
            dense: bool,                 # `index` counts up from 0: every row of `inputs` is looked up once
+           int8: bool = False,          # multiply states by matrices of 8-bit integers; not while gradients are kept
           ) -> WindowInputs:
     "Normalized weights, projected inputs and the rest of what a window needs, each in the dtype that it works in."
     h, c = state
     own = {}                                                 # what this kind of cell has and others do not
     if self.kind == "mlstm":
-        own["w_mh"] = to_matmul_dtype(self.w_mh)
-        own["m_table"] = self._project(inputs, "w_mx", dense)
+        own["w_mh"] = self._recurrent_matrix("w_mh", int8)
+        own["m_table"] = self._project(inputs, "w_mx")
     if self.kind == "gru": own["bias_n"] = to_compute_dtype(self.bias_n)
-    w_h = to_matmul_dtype(self.w_h)
-    table = self._project(inputs, "w_x", dense)
+    w_h = self._recurrent_matrix("w_h", int8)
+    table = self._project(inputs, "w_x")
     if reset is not None: own["not_reset"] = (~reset)[..., None].to(table.dtype).contiguous()     # kernels count on it
     return WindowInputs(to_compute_dtype(h), c, w_h, table, index, h.dtype, dense=dense,
                         needs_backward=torch.is_grad_enabled(), **own)
 
 @patch
+def _recurrent_matrix(self: RecurrentLayer, name: str, int8: bool) -> torch.Tensor | Int8Matrix: # (W, H)
+    "A matrix of the loop, as the loop multiplies it."
+    if int8 and not torch.is_grad_enabled(): return self._int8_matrix(name)
+    return to_matmul_dtype(getattr(self, name))
+
+@patch
+def _int8_matrix(self: RecurrentLayer, name: str) -> Int8Matrix: # (W, H)
+    "A matrix of the loop as 8-bit integers, laid out anew only when a parameter has changed."
+    state = [(p.data_ptr(), p._version) for p in self.parameters()]
+    if name not in self.int8_matrices or self.int8_matrices[name][0] != state:
+        self.int8_matrices[name] = state, Int8Matrix(getattr(self, name))
+    return self.int8_matrices[name][1]
+
+@patch
 def _project(self: RecurrentLayer,
              inputs: torch.Tensor,  # (N, E)
              name: str,             # of a matrix (W, E)
-             dense: bool,           # as in `window`
             ) -> torch.Tensor:      # (N, W)
-    "The inputs times a matrix; `w_x` brings the bias of the gates with it."
+    "The inputs times a matrix; `w_x` brings the bias of the gates with it. A parameter is projected `once`."
     bias = self.bias if name == "w_x" else None
     def project(): return to_compute_dtype(linear(inputs, getattr(self, name), bias))
-    return project() if dense else once((self, name, inputs), project)
+    return once((self, name, inputs), project) if isinstance(inputs, nn.Parameter) else project()
 
 # %% ../../nbs/2_models/01_recurrent.ipynb #c8e454d0
 def _chunk(window: WindowInputs, start: int, stop: int) -> WindowInputs:
@@ -435,9 +450,10 @@ def forward(self: RecurrentLayer,
             reset: torch.Tensor | None = None,  # (T, B) bool: True where the state is forgotten before the step
             dense: bool = False,                # `index` counts up from 0: every row of `inputs` is looked up once
             recompute: bool = False,            # in chunks, to save memory
+            int8: bool = False,                 # as in `window`
            ) -> tuple:                          # hidden states, in the parameters' dtype, and cells: (T, B, H) each
     "Run a window. Half precision on a CPU: float32 buffers, rounded where a GPU would write half."
-    window = self.window(inputs, index, state, reset, dense)
+    window = self.window(inputs, index, state, reset, dense, int8)
     function = WINDOWS[self.kind].apply
     if recompute and window.needs_backward: hidden, cells = _apply_in_chunks(function, window)
     else: hidden, cells = function(*window)
@@ -462,6 +478,7 @@ class Recurrent(nn.Module):
         self.layers = nn.ModuleList(RecurrentLayer(kind, size, hidden_size, weight_norm, forget_bias) for size in sizes)
         self.dropout = dropout
         self.recompute = recompute
+        self.int8 = False                    # read with 8-bit integers: see the last section
         self.output_size = hidden_size
 
     def initial_state(self, batch_size: int) -> tuple:
@@ -482,11 +499,16 @@ def _dense_index(like):
     "0, 1, 2, ... in the shape of `like`."
     return torch.arange(like.numel(), device=like.device).view_as(like)
 
-def _embed(tokens, embedding):
+def _embed(tokens, embedding, has_projected):
     "The first layer's inputs, index and `dense`: the embedding table where it is cheaper than a row for each token."
+    if has_projected: return embedding.weight, tokens, False
     is_smaller = embedding.num_embeddings < tokens.numel()                 # tokens of the window, (T, B)
     is_short = embedding.num_embeddings <= 4 * embedding.embedding_dim     # so that `_sum_by_matmul` costs little
     if is_smaller and (is_short or not tokens.is_cuda): return embedding.weight, tokens, False
+    is_read = not torch.is_grad_enabled() and len(tokens) > 1 and not tokens.is_cuda
+    if is_read:                                                            # a row for each token that occurs
+        found, index = tokens.unique(return_inverse=True)
+        return embedding(found), index, False
     return embedding(tokens.flatten()), _dense_index(tokens), True
 
 @patch
@@ -499,13 +521,14 @@ def run(self: Recurrent,
     "All states of all layers, time first."
     tokens = tokens.T.contiguous()           # (T, B)
     reset = None if reset is None else reset.T
-    inputs, index, dense = _embed(tokens, embedding)
+    has_projected = is_kept((self.layers[0], "w_x", embedding.weight))
+    inputs, index, dense = _embed(tokens, embedding, has_projected)
     hidden, cells = [], []
     for layer, h, c in zip(self.layers, *state):
         if hidden:                           # not the first layer
             below = F.dropout(hidden[-1], self.dropout, self.training)
             inputs, index, dense = below.flatten(0, 1), _dense_index(tokens), True
-        hs, cs = layer(inputs, index, (h, c), reset, dense, self.recompute)
+        hs, cs = layer(inputs, index, (h, c), reset, dense, self.recompute, self.int8)
         hidden.append(hs)
         cells.append(cs)
     return hidden, cells

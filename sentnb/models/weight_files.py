@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'WIDE', 'released_folder', 'find_model', 'read_json', 'read_shapes', 'check_shapes', 'check_files',
-           'is_wide', 'to_bytes', 'with_bytes', 'without_bytes', 'shapes_without_bytes', 'check_finite']
+           'is_wide', 'with_bytes', 'without_bytes', 'shapes_without_bytes', 'check_finite']
 
 # %% ../../nbs/2_models/17_weight_files.ipynb #30bbc419
 import json, os
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..core import NotAvailableError, SentnbError, sha256_file, suggest
+from .acceleration import to_bytes
 
 # %% ../../nbs/2_models/17_weight_files.ipynb #f878c62e
 def released_folder() -> Path:
@@ -119,11 +120,6 @@ WIDE = 256    # columns of a matrix that is worth rounding
 def is_wide(name: str, w: torch.Tensor) -> bool:
     "Is it one of the large matrices of a backbone? The others are small, and lose more."
     return "backbone." in name and w.ndim == 2 and w.shape[1] >= WIDE
-
-def to_bytes(matrix: torch.Tensor) -> tuple: # (M, K) -> (M, K) int8 and (M,) float32
-    "A matrix as 8-bit integers, and what one of them is worth in each row."
-    scale = matrix.float().abs().amax(1).clamp(min=1e-12) / 127
-    return (matrix.float() / scale[:, None]).round().to(torch.int8), scale
 
 def with_bytes(weights: dict) -> dict: # name -> tensor
     "Weights with the large matrices as 8-bit integers."

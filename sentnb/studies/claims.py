@@ -170,9 +170,8 @@ _BITS_OF = "table/what="
 _LANGUAGE_MODEL_CLAIMS = (
     Claim("Bits per character, mLSTM of 4,096 units", "1.12", "read off the original's 16vs32.png", "owed",
           run="bpc_comparison/reference",
-          ours="{" + _BITS_OF + "released model reviews-mlstm-768, 768 units/bits_per_byte:.3f} per byte of IMDB test "
-               "reviews (the small model); the large one {/release_model/reference_2048/bits/bits_per_byte:.3f} on "
-               "others of them",
+          ours="{" + _BITS_OF + "reviews-mlstm-2048/bits_per_byte:.3f} per byte of IMDB "
+               "test reviews; the small model {" + _BITS_OF + "reviews-mlstm-768/bits_per_byte:.3f}",
           baseline="order-6 byte counts {" + _BITS_OF + "order-6 byte counts/bits_per_byte:.3f}, a small mLSTM "
                    "{" + _BITS_OF + "mLSTM of 256 units, trained here/bits_per_byte:.3f}",
           why="Not comparable: a much smaller model, SentencePiece tokens, other reviews. It beats every compressor "
@@ -252,17 +251,9 @@ _SPEED_CLAIMS = (
 _ALL_UNITS = "{transfer/accuracy:.1%} [{transfer/interval:.1%}]"
 _ONE_UNIT = "{transfer/neuron_accuracy:.1%} [{transfer/neuron_interval:.1%}]"
 _BAG_OF_WORDS = "TF-IDF {table/model=TF-IDF + logistic regression/accuracy}"
+_ALL_REVIEWS = " on {benchmark/parts/part=test/texts:,} reviews"
 _UNTRAINED = "untrained {table/model=the same model, untrained/accuracy}"
 _BEST_UNTRAINED = "best untrained unit {table/model=its best unit/accuracy}"
-
-def _in_release(data: str, figure: str) -> str:
-    "A figure of the papers' transfer on a test set, with its interval, from the run that released the model."
-    return f"{{test/{data}/{figure}accuracy:.1%}} [{{test/{data}/{figure}interval:.1%}}]"
-
-def _words_in_release(data: str) -> str:
-    "The bag of words beside it."
-    place = f"table/figure={data}, TF-IDF of words/"
-    return f"TF-IDF {{{place}value}} [{{{place}interval}}]"
 
 _BY_SIZE = ("smallest all {sizes/*_all/first:.1%} [{sizes/*_all_low/first:.1%}, {sizes/*_all_high/first:.1%}], "
             "largest all {sizes/*_all/last:.1%} [{sizes/*_all_low/last:.1%}, {sizes/*_all_high/last:.1%}]; "
@@ -283,13 +274,13 @@ _ACCURACY_CLAIMS = (
           run="run_sk_sst/reference", ours=_ONE_UNIT, baseline=_BEST_UNTRAINED,
           why="One unit of the language model, with one threshold."),
     Claim("IMDB, all units", "92.9 %", "Radford et al. 2017, not checked", "shape only",
-          run="release_model/reference_2048",
-          ours=_in_release("IMDB", "") + " on {test/IMDB/n_test:,} reviews",
-          baseline=_words_in_release("IMDB test (5,000 texts)"),
-          why="Below, with half the units and a small part of the text; a little above the bag of words."),
+          run="run_sk_imdb/reference",
+          ours=_ALL_UNITS + _ALL_REVIEWS, baseline=_BAG_OF_WORDS,
+          why="Below, with half the units and a small part of the text; level with a bag of words that saw as many "
+              "labels."),
     Claim("IMDB, one unit", "92.3 %", "Radford et al. 2017, not checked", "shape only",
-          run="release_model/reference_2048",
-          ours=_in_release("IMDB", "neuron_") + " on {test/IMDB/n_test:,} reviews",
+          run="run_sk_imdb/reference",
+          ours=_ONE_UNIT + _ALL_REVIEWS,
           baseline="the small model's unit {/release_model/reference/test/IMDB/neuron_accuracy:.1%}",
           why="One unit says almost all that the model knows."),
     Claim("MR, CR, SUBJ, MPQA, ten folds", "86.9 / 91.4 / 94.6 / 88.5 %",
@@ -477,7 +468,7 @@ def _reviews(run: str, models: Sequence[str] = _MODELS) -> list[str]:
 _TRANSFER_TABLE = Table(
     "run_sk_sst/reference", "test accuracy", ("one unit", *_MODELS),
     {"SST": [_ONE_UNIT, *each(_ACCURACY, _MODELS)],
-     "IMDB, a sample": [*_reviews("reference", _MODELS[:3]), "", ""],    # it was not read by an untrained network
+     "IMDB": [*_reviews("reference", _MODELS[:3]), "", ""],    # it was not read by an untrained network
      "MR": _reviews("reference_mr"),
      "CR": _reviews("reference_cr"),
      "SUBJ": _reviews("reference_subj"),
@@ -514,6 +505,12 @@ def listed(pattern: str,              # a path and its format, with * for what d
 
 def _same(*names: str) -> dict[str, str]: return {name: name for name in names}
 
+def _speed_by_format(classifier: str) -> str: # template
+    "What a released classifier does in each number format of the committed run."
+    row = f"table/classifier={classifier}/precision="
+    speeds = listed(row + "*/rows_per_second:.0f", _same("fp32", "int8"))
+    return f"{classifier}, {speeds} (answers to SST's validation part that change: {{{row}int8/other_answers}})"
+
 _ELMO_CONTESTANTS = {"torch's nn.LSTM": "nn.LSTM", "ours": "layers", "featurize": "featurize"}
 
 MEASUREMENTS = (
@@ -538,6 +535,8 @@ MEASUREMENTS = (
                         ("reference_training", "the small one"))),
     Measurement("finetune/reference", "`sentnb finetune` on a table of CR, accuracy",
                 listed("table/classifier=*/accuracy:.1%", _same("finetuned", "bag of words", "most common label"))),
+    Measurement("bench_classify/reference", "classifying, rows a second",
+                "; ".join(_speed_by_format(name) for name in ("reviews-sentiment-2048", "reviews-sentiment"))),
     Measurement("run_sk_sst/reference_h512_cost", "a transfer's seconds",
                 listed("cost/seconds/*:.2f", _same("forward", "fit", "neurons"))
                 + "; all but the forward pass is {cost/beside_forward:.1%} of it"),

@@ -7,8 +7,8 @@ __all__ = ['LONGEST_TITLE', 'LONGEST_AMAZON', 'SHORTEST_PART', 'CONCESSIONS', 'L
            'CARD_LIMITS', 'ReviewFinetuneConfig', 'near_forms', 'take', 'without_parts', 'part_finder', 'clause',
            'concessions', 'titles', 'as_often_as_given', 'short_amazon', 'protected_texts', 'review_kinds',
            'kept_kinds', 'join', 'training_texts', 'train_reviews', 'validation_figures', 'Look', 'look', 'look_rows',
-           'look_sentence', 'reliability_picture', 'rows_per_second', 'release_classifier', 'fixed_sentences',
-           'classifier_card', 'card_remarks', 'recipe_lines']
+           'look_sentence', 'reliability_picture', 'rows_to_time', 'rows_per_second', 'release_classifier',
+           'fixed_sentences', 'classifier_card', 'card_remarks', 'recipe_lines']
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #1869bd50
 import json
@@ -309,14 +309,20 @@ def reliability_picture(looks: Iterable[Look]) -> Picture:
     return picture
 
 # %% ../../nbs/6_studies/16_finetuned_reviews.ipynb #11a664d8
+def rows_to_time(n: int = 512,      # rows
+                 length: int = 500, # characters of each
+                ) -> list[str]:
+    "Texts to classify while a clock runs."
+    text = "The plot is thin, but I loved every minute of it. It broke after two days and nobody answers the phone. "
+    return [(text[i % 40:] + text * (length // len(text) + 2))[:length] for i in range(n)]
+
 def rows_per_second(model: FinetunedModel,
                     n: int = 512,        # rows
                     length: int = 500,   # characters of each
                     readings: int = 5,   # the median counts
                    ) -> float:
     "How many rows a model classifies in a second, on all the cores that torch uses."
-    text = "The plot is thin, but I loved every minute of it. It broke after two days and nobody answers the phone. "
-    texts = [(text[i % 40:] + text * 8)[:length] for i in range(n)]
+    texts = rows_to_time(n, length)
     model.logits(texts[:32])
     times = []
     for _ in range(readings):

@@ -24,10 +24,11 @@ from ..data.datasets import LOOKS, Split, load_dataset, random_split, read_looks
 from ..data.duplicates import near_form
 from ..models.acceleration import cpu_has_bfloat16
 from ..models.lm import LanguageModel
+from ..models.number_formats import in_precision
 from ..runs import Run, runs_root
 from .published import ACCURACY_SOURCE, PUBLISHED_ACCURACY
 from .transfer_reports import (
-    ReviewConfig, in_precision, random_subset, review_benchmark, sentence_benchmark)
+    ReviewConfig, random_subset, review_benchmark, sentence_benchmark)
 from ..tasks.baselines import majority, tfidf
 from ..tasks.classify import TextClassifier, classify, load_classifier, save_classifier
 from ..tasks.features import features

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['SMALL_VALIDATION', 'LABEL_COUNTS', 'EXTRAS', 'TransferConfig', 'ReviewConfig', 'SolverConfig', 'feature_settings',
            'fit_settings', 'Benchmark', 'random_subset', 'load_if_available', 'sentence_benchmark', 'review_benchmark',
-           'load_benchmark', 'model_for', 'small_model', 'forward_clock', 'share_beside_forward', 'in_precision',
-           'run_transfer', 'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores',
-           'benchmark_section', 'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section',
-           'left_out_section', 'label_section', 'baseline_section', 'breakdown_section', 'example_section',
-           'cost_section', 'classifier_section', 'summary_sentences']
+           'load_benchmark', 'model_for', 'small_model', 'forward_clock', 'share_beside_forward', 'run_transfer',
+           'probe_texts', 'sst_probe', 'known_neuron', 'TransferReport', 'baseline_scores', 'benchmark_section',
+           'transfer_section', 'ranking_section', 'neuron_section', 'sweep_section', 'left_out_section',
+           'label_section', 'baseline_section', 'breakdown_section', 'example_section', 'cost_section',
+           'classifier_section', 'summary_sentences']
 
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #3a3dc6ec
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..core import NotAvailableError, SentnbError
 from ..data.datasets import DataSet, Split, load_dataset, random_split
 from ..data.token_files import make_corpus
 from ..models.lm import LanguageModel, find_model, open_model
+from ..models.number_formats import current_precision, in_precision
 from ..runs import Run
 from .quickstart import QuickstartConfig, pretrain_settings
 from ..tasks.baselines import comparison, majority, tfidf, untrained
@@ -36,7 +36,6 @@ from ..tasks.neurons import extremes, fit_units, k_sweep, label_efficiency
 from ..tasks.regression import scores
 from ..tasks.statistics import breakdown, length_quarters, negation, show_accuracy
 from ..tasks.transfer import TransferResult, leading_units, stopwatch, summary, transfer
-from ..training.precision import PRECISIONS, check_precision
 from ..training.pretrain import pretrain
 from ..viz.neuron_plots import breakdown_plot, k_sweep_plot, label_efficiency_plot, path_plot, roc
 from ..viz.plots import bars, coefficient_plot, label_histogram
@@ -56,7 +55,7 @@ class TransferConfig:
     refit: str = "train"        # what the last fit sees: "train" as in the papers, or "train+val"
     solver: str = "torch"       # "torch" or "liblinear"
     device: str = "auto"        # "auto", "cpu" or "cuda"
-    precision: str = "fp32"     # of the reading: "fp32", "fp16" or "bf16", the fastest where a CPU multiplies it
+    precision: str = "fp32"     # of the reading: fp32, fp16, bf16 or int8; "auto": the fastest on this device
     untrained: bool = True      # judge the same network untrained, too, which reads everything once more
     cache: str = "auto"         # folder of stored features; "auto": the user's cache; empty: none
     max_texts: int = 0          # at most so many texts of each part, for rehearsals; 0: all
@@ -252,15 +251,6 @@ def share_beside_forward(seconds: dict[str, float], # by stage; "forward" is a p
     total = sum(s for stage, s in seconds.items() if stage != "forward")
     return 1 - seconds["forward"] / total
 
-# %% ../../nbs/6_studies/05_transfer_reports.ipynb #ebe07abb
-def in_precision(lm: LanguageModel,
-                 precision: str, # a name in `PRECISIONS`
-                ) -> LanguageModel: # the model itself where it is in that precision, else a copy
-    "The same model in another precision. Raises `SentnbError` for an unknown one."
-    check_precision(precision)
-    dtype = PRECISIONS[precision]
-    return lm if lm.dtype == dtype else copy.deepcopy(lm).to(dtype)
-
 # %% ../../nbs/6_studies/05_transfer_reports.ipynb #9b6c20e7
 def run_transfer(lm: LanguageModel,           # of any precision
                  texts: Benchmark,
@@ -269,7 +259,7 @@ def run_transfer(lm: LanguageModel,           # of any precision
                  neuron: int | None = None,   # the unit to judge alone; None: chosen here
                 ) -> TransferResult | CrossResult:
     "The transfer that these texts ask for, with the forward pass timed inside."
-    batch_size = None if lm.dtype == torch.float32 else 512
+    batch_size = None if current_precision(lm) == "fp32" else 512
     reading = feature_settings(config) | dict(cache=config.cache or None, batch_size=batch_size, progress=True)
     fitting = fit_settings(config)
     with forward_clock(lm, seconds):

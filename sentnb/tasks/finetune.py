@@ -32,9 +32,9 @@ from ..core import DivergedError, SentnbError, atomic_write, common_fields, from
 from ..core import seed_everything, sha256_file, suggest
 from ..data.datasets import Split
 from ..data.tokenizers import load_tokenizer
-from ..models.acceleration import cpu_has_bfloat16
 from ..models.elmo import Elmo
 from ..models.lm import LanguageModel, build_model, read_config
+from ..models.number_formats import set_precision
 from ..models.weight_files import check_finite, with_bytes, without_bytes
 from ..models.weight_norm import frozen_weights
 from ..training.checkpoints import CheckpointStore, load_training_state, rng_state, set_rng_state, snapshot
@@ -584,7 +584,7 @@ def save_finetuned(folder: str | Path, model: "FinetunedModel",
 # %% ../../nbs/4_tasks/05_finetune.ipynb #32c17591
 def load_finetuned(folder: str | Path,    # of a finetuned classifier, or of the checkpoints of its training
                    device: str = "auto",  # a GPU where there is one
-                   precision: str = "auto", # "fp32", or "auto": bf16 where the CPU has it, half on a GPU
+                   precision: str = "auto", # fp32, fp16, bf16 or int8; "auto": the fastest on this device
                   ) -> FinetunedModel:
     "Load a finetuned classifier. Raises `SentnbError` that says what is missing or damaged."
     folder = find_finetuned(folder)
@@ -594,8 +594,9 @@ def load_finetuned(folder: str | Path,    # of a finetuned classifier, or of the
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SentnbError(f"{FINETUNED_FILE} of {folder.name} is damaged: {reason}") from None
-    device = pick_device(device)
-    return model.to(device, _dtype(device, precision)).eval()
+    set_precision(model.to(pick_device(device)).body, precision)
+    model.head.to(model.body.dtype)
+    return model.eval()
 
 def find_finetuned(folder: str | Path) -> Path:
     "The folder that holds finetuned.json: this one, or the best of a training's. Raises `SentnbError` for none."
@@ -609,12 +610,6 @@ def _best_steps(folder: Path) -> Iterator[Path]:
     for name in ("best", "latest"):
         step = store.pointed(name)
         if step: yield step
-
-def _dtype(device: torch.device, precision: str) -> torch.dtype:
-    "The precision to compute in."
-    if precision == "fp32": return torch.float32
-    if device.type == "cuda": return torch.float16
-    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 def read_finetuned(folder: Path) -> dict:
     "What finetuned.json says. Raises `SentnbError` when it is damaged or of another version."

@@ -89,13 +89,19 @@ def agreement(ranks: np.ndarray,    # (N, units) ranks of each unit's values, as
     "How well each unit follows the property: 2 AUC - 1, or Spearman's correlation."
     return 2 * auc_from_ranks(ranks, prop) - 1 if prop.dtype == bool else _agreement_graded(ranks, prop)
 
+_COLUMNS = 256  # units whose ranks are centered at once: a copy of all of them may not fit
+
 def _agreement_graded(ranks, prop) -> np.ndarray:
     "Spearman's correlation: Pearson's, of the ranks."
     middle = (len(prop) + 1) / 2
     a = rankdata(prop) - middle                             # (N,)
-    b = ranks - middle                                      # (N, units)
-    squares = (b ** 2).sum(0, dtype=np.float64) * (a @ a)
-    return (a @ ranks) / np.maximum(np.sqrt(squares), 1e-12)
+    found = np.empty(ranks.shape[1])
+    for start in range(0, len(found), _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        b = ranks[:, columns] - middle                      # (N, up to 256)
+        squares = (b ** 2).sum(0, dtype=np.float64) * (a @ a)
+        found[columns] = (a @ b) / np.maximum(np.sqrt(squares), 1e-12)
+    return found
 
 # %% ../../nbs/4_tasks/15_properties.ipynb #10d673a0
 def observe(lm,                        # a LanguageModel: anything with `traces(texts, neurons)`
@@ -103,10 +109,10 @@ def observe(lm,                        # a LanguageModel: anything with `traces(
             units: Sequence[int],      # which units to watch
            ) -> tuple[np.ndarray, dict[str, np.ndarray]]: # ranks (bytes, units) float32 and property -> (bytes,)
     "Ranks of the units' values, and the properties, over all bytes of `texts`."
-    traces = np.concatenate(lm.traces(texts, list(units)))     # (bytes, units)
-    ranks = np.empty(traces.shape, np.float32)
-    for i in range(traces.shape[1]):
-        ranks[:, i] = rankdata(traces[:, i])          # one unit at a time: ranks are float64 at first
+    traces = lm.traces(texts, list(units))            # a text each: (bytes, units)
+    ranks = np.empty((sum(map(len, traces)), len(units)), np.float32)
+    for i in range(len(units)):                       # one unit at a time: ranks are float64 at first
+        ranks[:, i] = rankdata(np.concatenate([trace[:, i] for trace in traces]))
     props = {}
     for name, prop in PROPERTIES.items():
         props[name] = np.concatenate([prop(text.encode()) for text in texts])
@@ -126,18 +132,23 @@ def best_units(lm,                       # a LanguageModel
     if set(choosing) & set(measuring):
         raise SentnbError("a text is in both sets: choose units on some texts and measure them on others")
     ranks, props = observe(lm, choosing, units)
-    other_ranks, other_props = observe(lm, measuring, units)
+    found = {name: agreement(ranks, prop) for name, prop in props.items()}     # (units,) each
+    chosen = {name: int(np.abs(of_units).argmax()) for name, of_units in found.items()}
+    watched = sorted(set(chosen.values()))
+    ranks, other_props = observe(lm, measuring, [units[i] for i in watched])
     rows = []
-    for name, prop in props.items():
-        other = other_props[name]
+    for name, best in chosen.items():
+        prop, other = props[name], other_props[name]
         if min(np.count_nonzero(prop), np.count_nonzero(other)) < 30: continue
-        found = agreement(ranks, prop)                               # (units,)
-        best = int(np.abs(found).argmax())
-        sign = 1 if found[best] >= 0 else -1
-        measured = sign * agreement(other_ranks[:, [best]], other)   # (1,)
-        rows.append(dict(property=name, unit=int(units[best]), sign="+" if sign > 0 else "−",
-                         when_chosen=float(abs(found[best])), agreement=float(measured[0]), **_kind(other)))
+        [measured] = agreement(ranks[:, [watched.index(best)]], other)
+        rows.append(dict(property=name, unit=int(units[best]), **_agreements(found[name][best], measured),
+                         **_kind(other)))
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("agreement", ascending=False, ignore_index=True)
+
+def _agreements(when_chosen: float, measured: float) -> dict:
+    "Sign and agreements of a unit, the sign being that when it was chosen."
+    sign = 1 if when_chosen >= 0 else -1
+    return dict(sign="+" if sign > 0 else "−", when_chosen=float(abs(when_chosen)), agreement=float(sign * measured))
 
 def _kind(prop: np.ndarray) -> dict:
     "Kind and share of a property."
