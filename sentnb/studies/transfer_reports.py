@@ -360,11 +360,12 @@ def benchmark_section(report: TransferReport) -> list: # to display, as of every
     texts = report.texts
     config = report.lm.config
     figures = dict(title=texts.title, parts=texts.sizes(), **texts.facts)
-    model = dict(model=report.model_name, fingerprint=report.lm.fingerprint, precision=report.config.precision)
+    precision = current_precision(report.reader)
+    model = dict(model=report.model_name, fingerprint=report.lm.fingerprint, precision=precision)
     report.run.save_result("benchmark", model | figures)
     n_parameters = sum(p.numel() for p in report.lm.parameters())
     size = f"{config.n_layers} × {config.hidden_size} units, {config.backbone}, {n_parameters / 1e6:.1f} M parameters"
-    if report.config.precision != "fp32": size += f", read in {report.config.precision}"
+    if precision != "fp32": size += f", read in {precision}"
     heading = Markdown(f"## Scored on: {as_words(texts.title)}\n\nModel: {as_words(report.model_name)} ({size})")
     return [heading, table(texts.sizes(), megabytes="{:.2f}")]
 
