@@ -414,7 +414,8 @@ SHIPPED = released_folder() / "reviews-sentiment-2048"
 VERDICTS = {"Awful.": 0, "Worst film of the year.": 0, "It broke after two days.": 0, "I did not like it.": 0,
             "It is not good.": 0, "I liked it.": 1, "Excellent.": 1, "Five stars!": 1,
             "This product exceeded my expectations, works perfectly and arrived early.": 1, "One star.": 0,
-            "The plot is thin, but I loved every minute of it.": 1}
+            "The plot is thin, but I loved every minute of it.": 1, "It is not bad.": 1,
+            "Nobody could dislike it.": 1, "I have never seen a better film.": 1, "I have never seen a worse film.": 0}
 
 
 @pytest.fixture(scope="module")

@@ -394,7 +394,7 @@ def fixed_sentences(clf: TextClassifier) -> list[dict]: # group, sentence, posit
 CARD_PURPOSE = ("A sentiment classifier for English reviews: a copy of {source}, finetuned end to end on "
                 "labeled sentences and reviews.")
 CARD_LIMITS = ("English reviews and verdicts on films and products. Neutral texts, irony, news, and other languages "
-               "are outside of what it was trained on. A concession before the verdict and a double negation can "
+               "are outside of what it was trained on. A concession before the verdict or an unusual negation can "
                "turn it round: see the fixed sentences. The neuron that it reports is one of the untouched language "
                "model, whose values it does not use.")
 
