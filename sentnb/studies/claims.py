@@ -566,8 +566,8 @@ MEASUREMENTS = (
                 + listed(_IN_BFLOAT16 + "characters_per_second:,.0f", _units("768", "1536"), " characters/s")),
     Measurement("bench_recurrent/reference", "featurizing SST's test sentences",
                 "{featurize/texts:,} of them {featurize/speedup/featurize:.1f} times as fast as a padded loop in "
-                "float32, {featurize/speedup/featurize, bfloat16:.1f} times in bfloat16 (largest difference of a feature "
-                "{featurize/largest_difference/featurize, bfloat16:.4f})"),
+                "float32, {featurize/speedup/featurize, bfloat16:.1f} times in bfloat16 (largest difference of a "
+                "feature {featurize/largest_difference/featurize, bfloat16:.4f})"),
     Measurement("run_sk_sst/reference_h512_cost", "a transfer's seconds",
                 listed("cost/seconds/*:.2f", _same("forward", "fit", "neurons"))
                 + "; all but the forward pass is {cost/beside_forward:.1%} of it"),
