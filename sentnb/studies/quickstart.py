@@ -167,7 +167,7 @@ def describe_beginning(lm: LanguageModel, neuron: Neuron,
 
 # %% ../../nbs/6_studies/01_quickstart.ipynb #08e5b6d3
 def review_pair(split: Split,      # labels 1 and 0
-                length: int = 500, # characters that fit on a screen
+                length: int = 450, # characters that fit on a screen
                ) -> dict[str, str]: # "positive", "negative" -> a review
     "The positive and the negative review whose lengths are closest to `length`; the first review where there is none."
     reviews = list(zip(split.texts, split.labels))
