@@ -231,7 +231,8 @@ def _hold(lease: Path):
 def _claim(self: Run):
     "Become the owner. Raises `SentnbError` when another process is, or became it first."
     life = self._stored().get("life", 0) + 1
-    if self._beats_ahead(life - 1): raise self._busy(life - 1)
+    is_taken = self._holder(life - 1).get("host") == host_id() and self._is_held(life - 1)    # since we looked
+    if is_taken or self._beats_ahead(life - 1): raise self._busy(life - 1)
     while not self._create_lease(life): life += 1              # the one before died before it wrote a word
     lease = self._lease(life)
     if self._stored().get("life", 0) >= life:                  # somebody else came, worked and went meanwhile
